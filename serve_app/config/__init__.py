@@ -1,0 +1,1 @@
+"""What a deploy may set: schemas that mirror `configs/`, and the one loader."""

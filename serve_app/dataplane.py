@@ -1,0 +1,194 @@
+"""What every protocol calls: check against the signature, choose the version, batch, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from serve_app.batching import BatchObserver, VersionQueue
+from serve_app.config.ingress import RequestLimits
+from serve_app.domain.gateway import Gateway
+from serve_app.domain.inference import InferenceRequest, InferenceResult, VersionKey
+from serve_app.domain.routing import (
+    EMPTY_TABLE,
+    ModelRoute,
+    RouteTable,
+    VersionRoute,
+    choose_version,
+)
+from serve_app.domain.tensor import DATATYPES, Array, nbytes, shape_fits
+from serve_app.errors import Draining, InvalidInput, NotReady, PayloadTooLarge
+from serve_app.telemetry.trace import RequestTrace
+
+
+class DataPlane:
+    """The inference path of one ingress, from decoded inputs to outputs.
+
+    Belongs to one event loop. Needs no database, no router and no Serve controller to answer: it
+    works from the last route table that it was given.
+    """
+
+    def __init__(
+        self, gateway: Gateway, limits: RequestLimits, observe: BatchObserver | None = None
+    ) -> None:
+        self._gateway = gateway
+        self._limits = limits
+        self._observe = observe
+        self._queues: dict[VersionKey, VersionQueue] = {}
+        self.table: RouteTable = EMPTY_TABLE
+        self.draining = False
+        self.in_flight = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether this ingress can take requests: it has a table and is not shutting down."""
+        return self.table.revision > 0 and not self.draining
+
+    @property
+    def queues(self) -> Mapping[VersionKey, VersionQueue]:
+        """The live queues, for gauges."""
+        return self._queues
+
+    def update(self, table: RouteTable) -> None:
+        """Switches to a newer table in one step; an older one is ignored."""
+        if table.revision <= self.table.revision:
+            return
+        self.table = table
+        routes = {
+            route.key: route for model in table.models.values() for route in model.versions.values()
+        }
+        for key, queue in list(self._queues.items()):
+            route = routes.get(key)
+            if route is None:
+                queue.close(NotReady(f"{key} was removed"))
+                del self._queues[key]
+            else:
+                queue.resize(route.batching, _slots(route, table))
+
+    async def infer(self, request: InferenceRequest, trace: RequestTrace) -> InferenceResult:
+        """Answers one request.
+
+        Raises:
+            RequestError: the request is at fault.
+            Unavailable: not ready, overloaded, draining, or the replica was lost.
+            DeadlineExceeded: its deadline passed.
+            ModelFailed: the model could not compute it.
+        """
+        if self.draining:
+            raise Draining("this server is shutting down")
+        model = self.table.model(request.model)
+        trace.model = model.name
+        route = choose_version(model, request.version, request.request_id)
+        trace.version = route.key.version
+        rows, signature = self._check(model, request.inputs)
+        wanted = _wanted(model, request.outputs)
+        trace.rows = rows
+        timeout_s = route.timeout_s
+        if request.timeout_s is not None and request.timeout_s < timeout_s:
+            timeout_s = request.timeout_s
+        queue = self._queues.get(route.key)
+        if queue is None:
+            queue = self._open(route)
+        self.in_flight += 1
+        try:
+            outputs = await queue.submit(
+                request.inputs,
+                rows=rows,
+                size=sum([nbytes(array) for array in request.inputs.values()]),
+                deadline=trace.started + timeout_s,
+                signature=signature,
+                trace=trace,
+            )
+        finally:
+            self.in_flight -= 1
+        if wanted is not None:
+            outputs = {name: outputs[name] for name in wanted}
+        return InferenceResult(model.name, route.key.version, outputs)
+
+    def _open(self, route: VersionRoute) -> VersionQueue:
+        queue = self._queues[route.key] = VersionQueue(
+            route.key,
+            self._gateway,
+            route.batching,
+            slots=_slots(route, self.table),
+            idempotent=route.idempotent,
+            observe=self._observe,
+        )
+        return queue
+
+    def _check(self, model: ModelRoute, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
+        """Checks names, datatypes, shapes and rows; returns rows and the batching signature."""
+        if len(inputs) > self._limits.max_tensors:
+            raise PayloadTooLarge(f"at most {self._limits.max_tensors} inputs", "inputs")
+        rows = 1
+        signature: list[tuple[int, ...]] = []
+        for spec in model.inputs:
+            array = inputs.get(spec.name)
+            if array is None:
+                raise InvalidInput(
+                    f"input {spec.name!r} is missing; this model takes "
+                    + ", ".join(repr(each.name) for each in model.inputs),
+                    "inputs",
+                )
+            if array.dtype != spec.dtype:
+                raise InvalidInput(
+                    f"input {spec.name!r}: datatype {DATATYPES[array.dtype]} is not the declared "
+                    f"{spec.datatype}",
+                    f"inputs[{list(inputs).index(spec.name)}].datatype",
+                )
+            shape = array.shape
+            if not shape_fits(shape, spec.shape):
+                raise InvalidInput(
+                    f"input {spec.name!r}: shape {list(shape)} does not fit the declared "
+                    f"{list(spec.shape)}",
+                    f"inputs[{list(inputs).index(spec.name)}].shape",
+                )
+            signature.append(shape[1:])
+        if len(inputs) != len(model.inputs):
+            declared = {spec.name for spec in model.inputs}
+            extra = next(name for name in inputs if name not in declared)
+            raise InvalidInput(
+                f"input {extra!r} is not an input of this model; it takes "
+                + ", ".join(map(repr, sorted(declared))),
+                f"inputs[{list(inputs).index(extra)}].name",
+            )
+        if not model.batchable:
+            return 1, object()  # equal to nothing else: each request goes alone
+        rows = self._rows(inputs)
+        return rows, tuple(signature)
+
+    def _rows(self, inputs: Mapping[str, Array]) -> int:
+        sizes = {array.shape[0] for array in inputs.values()}
+        if len(sizes) > 1:
+            raise InvalidInput(
+                f"all inputs must have the same number of rows, not {sorted(sizes)}",
+                "inputs",
+            )
+        rows: int = sizes.pop()
+        if rows == 0:
+            raise InvalidInput("at least one row is needed", "inputs[0].shape")
+        if rows > self._limits.max_rows:
+            raise PayloadTooLarge(
+                f"{rows} rows are more than the allowed {self._limits.max_rows}", "inputs[0].shape"
+            )
+        return rows
+
+
+def _slots(route: VersionRoute, table: RouteTable) -> int:
+    """This ingress' share of the batches that the version's replicas work on at a time."""
+    total = route.replicas * route.batching.slots_per_replica
+    return max(1, total // max(1, table.ingresses))
+
+
+def _wanted(model: ModelRoute, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The requested outputs; None when all are wanted in their declared order."""
+    if not names:
+        return None
+    declared = [spec.name for spec in model.outputs]
+    for index, name in enumerate(names):
+        if name not in declared:
+            raise InvalidInput(
+                f"output {name!r} is not an output of this model; it has "
+                + ", ".join(map(repr, declared)),
+                f"outputs[{index}].name",
+            )
+    return names

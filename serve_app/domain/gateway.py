@@ -1,0 +1,29 @@
+"""The port between the ingress and the models: one batch to one version, and back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
+
+
+class Gateway(Protocol):
+    """Sends batches to replicas. Implementations: a DeploymentHandle, and fakes in tests."""
+
+    async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
+        """Computes one batch on one replica of a version.
+
+        Args:
+            key: the version.
+            batch: the members' inputs.
+            timeout_s: give up after this long.
+
+        Raises:
+            ReplicaLost: the replica died or could not be reached; it may or may not have computed.
+            NotReady: there is no replica to send to.
+            Overloaded: every replica refused for want of a free slot.
+            DeadlineExceeded: `timeout_s` passed.
+            PayloadTooLarge: the transport cannot carry a batch of this size.
+            ModelFailed: the call as a whole failed inside the replica.
+        """
+        ...

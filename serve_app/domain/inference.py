@@ -1,0 +1,76 @@
+"""What one inference carries: into the data plane, across the gateway, and back.
+
+These are named tuples: immutable, cheap to build on the hot path, and picklable. Validation has
+happened before one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from serve_app.domain.tensor import Array
+
+Parameters = Mapping[str, str | int | float | bool]
+
+
+class InferenceRequest(NamedTuple):
+    """One request, in whatever protocol it came."""
+
+    model: str
+    version: str | None
+    """The version pinned by the client, or None to let the release choose."""
+    inputs: Mapping[str, Array]
+    request_id: str
+    timeout_s: float | None = None
+    """The client's wish; the version's own timeout caps it."""
+    outputs: tuple[str, ...] = ()
+    """Names of the requested outputs; empty means all."""
+
+
+class InferenceResult(NamedTuple):
+    """The answer to one request."""
+
+    model: str
+    version: str
+    outputs: Mapping[str, Array]
+    """In the order that the model declares, or that the request asked for."""
+
+
+class VersionKey(NamedTuple):
+    """Names one version of one model."""
+
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+class InferenceBatch(NamedTuple):
+    """Several requests for one version and one signature, on their way to one replica."""
+
+    inputs: Mapping[str, Array]
+    """Each input of all members, concatenated along axis 0."""
+    rows: tuple[int, ...]
+    """How many rows each member contributes, in order."""
+    budgets_s: tuple[float, ...]
+    """Time that each member has left; clocks differ between nodes, durations do not."""
+    request_ids: tuple[str, ...]
+
+
+class Failure(NamedTuple):
+    """Why one member of a batch has no outputs; `code` is the code of an error class."""
+
+    code: str
+    detail: str
+
+
+class BatchResult(NamedTuple):
+    """What a replica answers to a batch."""
+
+    outputs: Mapping[str, Array]
+    """Each output of the members that succeeded, concatenated along axis 0, in order."""
+    failures: Mapping[int, Failure]
+    """Member index -> why it failed; its rows are missing from `outputs`."""
+    compute_s: float

@@ -1,0 +1,1 @@
+"""Metrics and access log of the data path."""

@@ -1,0 +1,36 @@
+"""The measurements that travel beside one request."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+
+class RequestTrace:
+    """Filled in along the way of one request; read once, when it is finished.
+
+    Model and version are set only after the route table has confirmed them, so that a label never
+    holds what a client made up.
+    """
+
+    __slots__ = (
+        "batch_rows",
+        "compute_s",
+        "model",
+        "protocol",
+        "queue_s",
+        "request_id",
+        "rows",
+        "started",
+        "version",
+    )
+
+    def __init__(self, protocol: str, request_id: str) -> None:
+        self.protocol = protocol
+        self.request_id = request_id
+        self.started = monotonic()
+        self.model = ""
+        self.version = ""
+        self.rows = 0
+        self.queue_s = 0.0
+        self.compute_s = 0.0
+        self.batch_rows = 0
