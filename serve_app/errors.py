@@ -139,6 +139,10 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
     title = "Method not allowed"
 
+    def __init__(self, detail: str, allow: str = "") -> None:
+        super().__init__(detail, allow)
+        self.allow = allow
+
 
 class BodyTimeout(RequestError):
     """The client did not deliver its request in time."""

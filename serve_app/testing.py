@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.domain.routing import BatchingPolicy, Candidate, ModelRoute, RouteTable, VersionRoute
 from serve_app.domain.tensor import Array, TensorSpec
+from serve_app.telemetry.trace import RequestTrace
 
 Compute = Callable[[VersionKey, Mapping[str, Array]], Mapping[str, Array]]
 
@@ -71,3 +72,14 @@ def model_route(
 def route_table(*models: ModelRoute, revision: int = 1) -> RouteTable:
     """A table of the given models, or of one echo model."""
     return RouteTable(revision, {model.name: model for model in models or (model_route(),)})
+
+
+class RecordingTelemetry:
+    """Remembers every finished request as (trace, status, code)."""
+
+    def __init__(self) -> None:
+        self.finished: list[tuple[RequestTrace, int, str]] = []
+
+    def finish(self, trace: RequestTrace, status: int, code: str) -> None:
+        """See `serve_app.telemetry.sink.Telemetry`."""
+        self.finished.append((trace, status, code))

@@ -59,9 +59,14 @@ class Gate:
 
 
 def queue(
-    gate: object, slots: int = 1, *, idempotent: bool = True, **policy: object
+    gate: object,
+    slots: int = 1,
+    *,
+    idempotent: bool = True,
+    policy: Mapping[str, float] | None = None,
+    **options: float,
 ) -> VersionQueue:
-    settings = BatchingPolicy.model_validate(policy)
+    settings = BatchingPolicy.model_validate({**(policy or {}), **options})
     return VersionQueue(KEY, gate, settings, slots=slots, idempotent=idempotent)  # type: ignore[arg-type]
 
 
@@ -146,9 +151,9 @@ async def test_the_optional_wait_fills_the_batch() -> None:
 
 
 @pytest.mark.parametrize("bound", [{"max_queue_rows": 2}, {"max_queue_bytes": 16}])
-async def test_a_full_queue_refuses(bound: dict[str, int]) -> None:
+async def test_a_full_queue_refuses(bound: dict[str, float]) -> None:
     gate = Gate()
-    target = queue(gate, **bound)
+    target = queue(gate, policy=bound)
     tasks = [submit(target, 0)]
     await turn()
     tasks += [submit(target, 1), submit(target, 2)]

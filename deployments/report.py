@@ -1,0 +1,104 @@
+"""`serve-app status`: one report, for people as a table and for machines as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
+from deployments.node import local_url
+from deployments.rates import Rates, measure
+from deployments.status import deployment_state
+from deployments.terminal import out, say
+from deployments.up import find_target
+from serve_app.config.root import Config
+from serve_app.domain.inference import VersionKey
+from serve_app.errors import ClusterError
+
+Report = dict[str, Any]
+
+
+def collect(config: Config, home: Path) -> Report:
+    """Joins Serve's account of the replicas with a second of metrics.
+
+    Raises:
+        ClusterError: no cluster runs, or it does not answer.
+    """
+    target = find_target(config, home)
+    if target is None:
+        raise ClusterError("No cluster runs here. Start one with: serve-app up")
+    with target.api() as api:
+        details = api.details()
+    node = target.node
+    metrics = node.metrics if node else local_url(config.metrics.host, config.metrics.port)
+    rates = measure(metrics) if metrics else {}
+    ingress = deployment_state(details, GATEWAY, INGRESS)
+    models: list[Report] = []
+    ready = ingress.ready
+    for name, model in config.models.items():
+        weights = {item.version: item.weight for item in model.release.candidates}
+        versions: list[Report] = []
+        for version, settings in model.versions.items():
+            state = deployment_state(details, application_name(VersionKey(name, version)), REPLICA)
+            versions.append(
+                {
+                    "version": version,
+                    "traffic_percent": weights.get(version, 0),
+                    "ready": state.ready,
+                    "replicas": state.running,
+                    "replicas_min": settings.replicas.min,
+                    "replicas_max": settings.replicas.max,
+                    "state": state.state,
+                    "message": state.message,
+                    **_figures(rates.get((name, version), Rates())),
+                }
+            )
+        ready = ready and all(version["ready"] for version in versions)
+        models.append({"model": name, "versions": versions})
+    return {
+        "ready": ready,
+        "http": node.http if node else local_url(config.http.host, config.http.port),
+        "ingress": {"replicas": ingress.running, "target": ingress.target, "state": ingress.state},
+        "models": models,
+    }
+
+
+def show(report: Report) -> None:
+    """Prints the report as a table that fits 100 columns."""
+    ingress = report["ingress"]
+    say(f"{report['http']}   ingress {ingress['replicas']} of {ingress['target']} replicas ready")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    table.add_column("version", no_wrap=True)
+    for column in ("traffic", "replicas", "req/s", "p50 ms", "p99 ms", "errors"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("state")
+    for model in report["models"]:
+        for version in model["versions"]:
+            table.add_row(model["model"], *_row(version))
+    out.print(table)
+
+
+def _figures(rates: Rates) -> Report:
+    return {
+        "requests_per_s": round(rates.requests_per_s, 1),
+        "p50_ms": None if rates.p50_ms is None else round(rates.p50_ms, 2),
+        "p99_ms": None if rates.p99_ms is None else round(rates.p99_ms, 2),
+        "error_ratio": round(rates.errors, 4),
+    }
+
+
+def _row(version: Report) -> list[str]:
+    busy = version["requests_per_s"] > 0
+    return [
+        version["version"],
+        f"{version['traffic_percent']}%",
+        f"{version['replicas']} / {version['replicas_min']}-{version['replicas_max']}",
+        f"{version['requests_per_s']:,.0f}",
+        f"{version['p50_ms']:.1f}" if busy and version["p50_ms"] is not None else "-",
+        f"{version['p99_ms']:.1f}" if busy and version["p99_ms"] is not None else "-",
+        f"{version['error_ratio']:.2%}" if busy else "-",
+        "ready" if version["ready"] else f"{version['state'].lower()} {version['message']}".strip(),
+    ]

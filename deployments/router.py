@@ -1,0 +1,148 @@
+"""ModelRouter: the authority for versions and traffic; compiles and publishes the route table.
+
+It is never on the way of a request: each ingress long-polls it and chooses in its own process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve._private.common import ReplicaState
+from ray.serve.schema import ServeStatus
+
+from deployments.arguments import GatewayArguments, RouterSettings
+from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
+from deployments.process import set_up
+from serve_app.config.model import ModelConfig
+from serve_app.domain.inference import VersionKey
+from serve_app.domain.routing import EMPTY_TABLE, ModelRoute, RouteTable, VersionRoute
+
+logger = logging.getLogger(__name__)
+
+Counts = Mapping[tuple[str, str], int]
+"""Running replicas by (application, deployment)."""
+
+
+class ModelRouter:
+    """Follows the replicas' state and the configured releases; one replica in the cluster."""
+
+    def __init__(self, arguments: GatewayArguments) -> None:
+        set_up(arguments.log, arguments.home, "router")
+        self._poll_s = arguments.status_poll_s
+        self._settings = RouterSettings()
+        self._facts: dict[VersionKey, Mapping[str, str]] = {}
+        self._table = EMPTY_TABLE
+        self._changed = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Takes new releases in place (Serve's `user_config`)."""
+        self._settings = RouterSettings.model_validate(user_config)
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def poll(self, revision: int, timeout_s: float) -> RouteTable | None:
+        """Waits for a table other than `revision`; None when there is none within `timeout_s`."""
+        if self._table.revision == revision:
+            changed = self._changed
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await changed.wait()
+            except TimeoutError:
+                return None
+        return self._table
+
+    async def check_health(self) -> None:
+        """Fails when the watcher has ended; a slow or absent controller is not a fault of ours."""
+        if self._watcher is not None and self._watcher.done():
+            raise RuntimeError("the watcher of replica states has ended")
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                counts = running_replicas(await asyncio.to_thread(serve.status))
+                await self._learn_facts(counts)
+                self._publish(compile_table(self._settings.models, counts, self._facts))
+            except Exception:
+                logger.exception("cannot follow the replicas", extra={"action": "watch"})
+            await asyncio.sleep(self._poll_s)
+
+    async def _learn_facts(self, counts: Counts) -> None:
+        """Asks each version that has become ready once what it knows about itself."""
+        for name, model in self._settings.models.items():
+            for version in model.versions:
+                key = VersionKey(name, version)
+                application = application_name(key)
+                if key in self._facts or not counts.get((application, REPLICA)):
+                    continue
+                handle = await asyncio.to_thread(serve.get_deployment_handle, REPLICA, application)
+                async with asyncio.timeout(5.0):
+                    self._facts[key] = await handle.describe.remote()
+
+    def _publish(self, table: RouteTable) -> None:
+        if dataclasses.replace(table, revision=self._table.revision) == self._table:
+            return
+        # Milliseconds since the epoch keep revisions growing across restarts of this process.
+        revision = max(self._table.revision + 1, time.time_ns() // 1_000_000)
+        self._table = dataclasses.replace(table, revision=revision)
+        logger.info("table published", extra={"action": "publish", "revision": revision})
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def running_replicas(status: ServeStatus) -> Counts:
+    """Replicas that are running, and so ready and warm, by application and deployment."""
+    return {
+        (application, deployment): overview.replica_states.get(ReplicaState.RUNNING, 0)
+        for application, details in status.applications.items()
+        for deployment, overview in details.deployments.items()
+    }
+
+
+def compile_table(
+    models: Mapping[str, ModelConfig],
+    counts: Counts,
+    facts: Mapping[VersionKey, Mapping[str, str]],
+) -> RouteTable:
+    """The route table for these models and replica counts, without a revision. Pure."""
+    return RouteTable(
+        revision=0,
+        models={name: _model_route(name, model, counts, facts) for name, model in models.items()},
+        ingresses=max(1, counts.get((GATEWAY, INGRESS), 0)),
+    )
+
+
+def _model_route(
+    name: str,
+    model: ModelConfig,
+    counts: Counts,
+    facts: Mapping[VersionKey, Mapping[str, str]],
+) -> ModelRoute:
+    versions = {}
+    for version, settings in model.versions.items():
+        key = VersionKey(name, version)
+        application = application_name(key)
+        versions[version] = VersionRoute(
+            key=key,
+            application=application,
+            platform=settings.platform,
+            batching=settings.batching,
+            timeout_s=settings.timeouts.request_s,
+            replicas=counts.get((application, REPLICA), 0) if key in facts else 0,
+            idempotent=settings.idempotent,
+            metadata={**settings.metadata, **facts.get(key, {})},
+        )
+    return ModelRoute(
+        name=name,
+        description=model.description,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        versions=versions,
+        candidates=model.release.candidates,
+    )

@@ -1,0 +1,50 @@
+"""The groups `cluster`, `database` and `log`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from serve_app.config.schema import Schema
+from serve_app.config.secret import SecretRef, without_password
+
+
+def _known_database(url: str) -> str:
+    if not url.startswith(("sqlite:", "sqlite+", "postgresql:", "postgresql+")):
+        raise ValueError("must begin with sqlite:// or postgresql://.")
+    return url
+
+
+class ClusterConfig(Schema):
+    """The Ray cluster: started on this machine, or joined."""
+
+    address: Annotated[str, AfterValidator(without_password)] | None = Field(
+        None, description="dashboard URL of a running cluster; null starts Ray on this machine"
+    )
+    gcs_port: int = Field(6379, ge=1, le=65535, description="of Ray's control store")
+    dashboard_port: int = Field(8265, ge=1, le=65535, description="of Ray's dashboard and API")
+    num_cpus: float | None = Field(None, gt=0, description="logical CPUs; null counts the cores")
+    num_gpus: int | None = Field(None, ge=0, description="logical GPUs; null asks the machine")
+    object_store_mib: int = Field(256, ge=80, description="shared memory for Ray's object store")
+    ready_timeout_s: float = Field(180.0, gt=0, description="`up` gives up after this long")
+    router_num_cpus: float = Field(0.1, ge=0, description="that Ray reserves for ModelRouter")
+    status_poll_s: float = Field(1.0, gt=0, description="how often ModelRouter looks at replicas")
+
+
+class DatabaseConfig(Schema):
+    """Where deployments are recorded."""
+
+    url: Annotated[str, AfterValidator(without_password), AfterValidator(_known_database)] = Field(
+        description="SQLAlchemy URL without a password"
+    )
+    password_env: SecretRef | None = Field(
+        None, description="name of the environment variable that holds the password"
+    )
+
+
+class LogConfig(Schema):
+    """JSON logs on standard error of each process."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    access: bool = Field(True, description="one line per request")

@@ -1,0 +1,74 @@
+"""The whole configuration, and the rules between its groups."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+from serve_app.config.cluster import ClusterConfig, DatabaseConfig, LogConfig
+from serve_app.config.ingress import IngressConfig
+from serve_app.config.listener import GrpcConfig, HttpConfig, MetricsConfig
+from serve_app.config.model import ModelConfig
+from serve_app.config.schema import Schema
+from serve_app.domain.tensor import Name
+
+
+class Config(Schema):
+    """One deploy: the composed and validated YAML of `configs/`."""
+
+    env: Literal["local", "test", "production"]
+    http: HttpConfig
+    grpc: GrpcConfig
+    metrics: MetricsConfig
+    ingress: IngressConfig
+    cluster: ClusterConfig
+    database: DatabaseConfig
+    log: LogConfig
+    models: dict[Name, ModelConfig] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _between_groups(self) -> Config:
+        problems: list[InitErrorDetails] = []
+
+        def problem(loc: tuple[str | int, ...], text: str, value: object) -> None:
+            kind = PydanticCustomError("inconsistent", "{text}", {"text": text})
+            problems.append(InitErrorDetails(type=kind, loc=loc, input=value))
+
+        for name, model in self.models.items():
+            declared = ", ".join(model.versions)
+            for position, candidate in enumerate(model.release.candidates):
+                if candidate.version not in model.versions:
+                    problem(
+                        ("models", name, "release", "candidates", position, "version"),
+                        f'"{candidate.version}" is not a version of {name}. Declared: {declared}.',
+                        candidate.version,
+                    )
+            inputs = {spec.name for spec in model.inputs}
+            for version, settings in model.versions.items():
+                for key in settings.warm_up:
+                    if key not in inputs:
+                        problem(
+                            ("models", name, "versions", version, "warm_up", key),
+                            f'"{key}" is not an input of {name}. Declared: {", ".join(inputs)}.',
+                            key,
+                        )
+                artifact = settings.artifact
+                if self.env == "production" and artifact is not None and artifact.sha256 is None:
+                    problem(
+                        ("models", name, "versions", version, "artifact", "sha256"),
+                        "env=production needs the sha256 of every artifact. It is printed by: "
+                        f"python -m serve_app.artifacts hash {artifact.uri}",
+                        None,
+                    )
+        ports = [("http", self.http.port)]
+        ports += [("grpc", self.grpc.port)] * self.grpc.enabled
+        ports += [("metrics", self.metrics.port)] * self.metrics.enabled
+        for index, (group, port) in enumerate(ports):
+            for other, taken in ports[:index]:
+                if port == taken:
+                    problem((group, "port"), f"{port} is also {other}.port.", port)
+        if problems:
+            raise ValidationError.from_exception_data("Config", problems)
+        return self

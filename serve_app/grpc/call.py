@@ -1,0 +1,60 @@
+"""What every RPC shares: what it reads from its context, and how it fails."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
+
+import grpc
+
+from serve_app.errors import ServeAppError
+from serve_app.grpc.errors import REQUEST_ID, Metadata, failure, public
+
+logger = logging.getLogger(__name__)
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Context(Protocol):
+    """The part of `grpc.aio.ServicerContext` that we use."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """The client's metadata."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the RPC's deadline, 0 past it, None without one."""
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """What is sent after the answer."""
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata
+    ) -> NoReturn:
+        """Ends the RPC with an error."""
+
+
+def request_id(context: Context) -> str:
+    """The client's `x-request-id` if it is safe to repeat in metadata and logs, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _SAFE_ID.fullmatch(value) is not None:
+            return value
+    return f"{random.getrandbits(128):032x}"
+
+
+async def abort(context: Context, error: ServeAppError, identifier: str, version: str) -> NoReturn:
+    """Ends the RPC with one of our errors."""
+    status, detail, trailers = failure(error, identifier, version)
+    await context.abort(status, detail, trailers)
+
+
+def known(exc: Exception, identifier: str) -> ServeAppError:
+    """The error that a client may see in place of `exc`; what nobody expected is logged."""
+    error = public(exc)
+    if error is not exc:
+        logger.error(
+            "unexpected error", extra={"action": "grpc", "request_id": identifier}, exc_info=exc
+        )
+    return error

@@ -1,0 +1,173 @@
+"""ModelInfer messages to and from the data plane's values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serve_app.config.ingress import RequestLimits
+from serve_app.domain.inference import InferenceRequest, InferenceResult
+from serve_app.domain.tensor import DATATYPES, DTYPES, Array
+from serve_app.errors import InvalidInput, ModelFailed, PayloadTooLarge
+from serve_app.grpc.contents import (
+    FIELDS,
+    array_from_contents,
+    array_from_raw,
+    array_to_raw,
+    count_elements,
+    fill_contents,
+)
+from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from serve_app.grpc.wire import Buffer, join_response
+
+_UNSUPPORTED = ("classification", "shared_memory_region")
+
+
+def decode_request(
+    message: ModelInferRequest,
+    raw: Sequence[Buffer],
+    request_id: str,
+    remaining_s: float | None,
+    limits: RequestLimits,
+) -> InferenceRequest:
+    """Reads a request.
+
+    Args:
+        message: as it was sent, its raw contents aside.
+        raw: the raw contents.
+        request_id: the id of this call; the message's own `id` is only echoed.
+        remaining_s: what is left of the RPC's deadline, if it has one.
+        limits: caps on the request.
+
+    Raises:
+        InvalidInput: a field has a value that is not allowed.
+        PayloadTooLarge: there are too many tensors.
+    """
+    timeout_s = remaining_s
+    if message.parameters:
+        wish_s = _timeout_s(message)
+        if wish_s is not None and (timeout_s is None or wish_s < timeout_s):
+            timeout_s = wish_s
+    return InferenceRequest(
+        message.model_name,
+        message.model_version or None,
+        _inputs(message, raw, limits),
+        request_id,
+        timeout_s,
+        _wanted(message, limits) if message.outputs else (),
+    )
+
+
+def _timeout_s(message: ModelInferRequest) -> float | None:
+    """The request's own deadline, in microseconds on the wire; 0 means none."""
+    parameter = message.parameters.get("timeout")
+    if parameter is None:
+        return None
+    kind = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, kind) if kind in ("int64_param", "uint64_param") else -1
+    if value < 0:
+        raise InvalidInput(
+            "timeout must be a whole number of microseconds, not negative", "parameters.timeout"
+        )
+    return value / 1e6 or None
+
+
+def _inputs(
+    message: ModelInferRequest, raw: Sequence[Buffer], limits: RequestLimits
+) -> dict[str, Array]:
+    tensors = message.inputs
+    if not tensors:
+        raise InvalidInput("inputs must hold at least one tensor", "inputs")
+    if len(tensors) > limits.max_tensors:
+        raise PayloadTooLarge(f"at most {limits.max_tensors} inputs", "inputs")
+    if raw and len(raw) != len(tensors):
+        raise InvalidInput(
+            f"raw_input_contents has {len(raw)} entries for {len(tensors)} inputs",
+            "raw_input_contents",
+        )
+    arrays: dict[str, Array] = {}
+    for index, tensor in enumerate(tensors):
+        where = f"inputs[{index}]"
+        name = tensor.name
+        if name in arrays:
+            raise InvalidInput(f"input {name!r} stands twice", f"{where}.name")
+        data = raw[index] if raw else None
+        arrays[name] = _array(tensor, data, limits.max_dims, where, index)
+    return arrays
+
+
+def _array(
+    tensor: ModelInferRequest.InferInputTensor,
+    data: Buffer | None,
+    max_dims: int,
+    where: str,
+    index: int,
+) -> Array:
+    datatype = tensor.datatype
+    if datatype not in DTYPES:
+        raise InvalidInput(f"datatype must be one of {', '.join(DTYPES)}", f"{where}.datatype")
+    shape = tuple(tensor.shape)
+    count = count_elements(shape, max_dims, where)
+    if data is None:
+        if not tensor.HasField("contents"):
+            raise InvalidInput(
+                f"input {tensor.name!r} has no data: neither contents nor raw_input_contents",
+                f"{where}.contents",
+            )
+        return array_from_contents(tensor.contents, datatype, shape, count, where)
+    if tensor.HasField("contents"):
+        raise InvalidInput(
+            "a request has either raw_input_contents or contents, not both", f"{where}.contents"
+        )
+    return array_from_raw(data, datatype, shape, count, f"raw_input_contents[{index}]")
+
+
+def _wanted(message: ModelInferRequest, limits: RequestLimits) -> tuple[str, ...]:
+    if len(message.outputs) > limits.max_tensors:
+        raise PayloadTooLarge(f"at most {limits.max_tensors} outputs", "outputs")
+    names: list[str] = []
+    for index, output in enumerate(message.outputs):
+        if output.name in names:
+            raise InvalidInput(f"output {output.name!r} stands twice", f"outputs[{index}].name")
+        for name in _UNSUPPORTED:
+            if name in output.parameters:
+                raise InvalidInput(
+                    f"{name} is not supported", f"outputs[{index}].parameters.{name}"
+                )
+        names.append(output.name)
+    return tuple(names)
+
+
+def encode_response(result: InferenceResult, identifier: str, *, typed: bool) -> bytes:
+    """Writes the serialised answer.
+
+    A message is raw or typed as a whole. Raw is what stock clients read; typed contents are for
+    those who sent typed contents, unless an output is of a datatype that has no field there.
+
+    Args:
+        result: what the data plane answered.
+        identifier: the request's `id`.
+        typed: whether the request had typed contents.
+
+    Raises:
+        ModelFailed: an output is of no known datatype.
+    """
+    message = ModelInferResponse(
+        model_name=result.model, model_version=result.version, id=identifier
+    )
+    raw: list[Buffer] = []
+    datatypes = [_datatype(name, array) for name, array in result.outputs.items()]
+    typed = typed and FIELDS.keys() >= set(datatypes)
+    for datatype, (name, array) in zip(datatypes, result.outputs.items(), strict=True):
+        tensor = message.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        if typed:
+            fill_contents(tensor.contents, array, datatype)
+        else:
+            raw.append(array_to_raw(array))
+    return join_response(message, raw)
+
+
+def _datatype(name: str, array: Array) -> str:
+    datatype = DATATYPES.get(array.dtype)
+    if datatype is None:
+        raise ModelFailed(f"output {name!r} has no datatype of the protocol: {array.dtype}")
+    return datatype

@@ -1,0 +1,144 @@
+"""The service `inference.GRPCInferenceService`: bytes in, bytes out.
+
+Messages are parsed here and not by gRPC, so that bytes which are no message get the error that
+they deserve; gRPC would call it an internal fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from serve_app.config.ingress import RequestLimits
+from serve_app.dataplane import DataPlane
+from serve_app.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    MalformedRequest,
+    Overloaded,
+    PayloadTooLarge,
+)
+from serve_app.grpc.call import Context, abort, known, request_id
+from serve_app.grpc.catalog import Catalog
+from serve_app.grpc.convert import decode_request, encode_response
+from serve_app.grpc.errors import MODEL_VERSION, OK, REQUEST_ID
+from serve_app.grpc.generated import open_inference_pb2 as pb
+from serve_app.grpc.wire import parse_request
+from serve_app.telemetry.sink import Telemetry
+from serve_app.telemetry.trace import RequestTrace
+
+SERVICE = "inference.GRPCInferenceService"
+
+_Request = TypeVar("_Request", bound=Message)
+_Handler = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+class Servicer:
+    """Answers the RPCs of one listener."""
+
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        limits: RequestLimits,
+        telemetry: Telemetry,
+        *,
+        max_concurrent: int,
+        max_message_bytes: int,
+    ) -> None:
+        self._dataplane = dataplane
+        self._limits = limits
+        self._telemetry = telemetry
+        self._max_concurrent = max_concurrent
+        self._max_message_bytes = max_message_bytes
+        self._catalog = Catalog(dataplane)
+        self._active = 0
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What `grpc.aio.Server` needs to call this servicer."""
+        catalog = self._catalog
+        methods: dict[str, _Handler] = {
+            "ModelInfer": self.model_infer,
+            "ServerLive": self._unary(pb.ServerLiveRequest, catalog.server_live),
+            "ServerReady": self._unary(pb.ServerReadyRequest, catalog.server_ready),
+            "ModelReady": self._unary(pb.ModelReadyRequest, catalog.model_ready),
+            "ServerMetadata": self._unary(pb.ServerMetadataRequest, catalog.server_metadata),
+            "ModelMetadata": self._unary(pb.ModelMetadataRequest, catalog.model_metadata),
+            "RepositoryIndex": self._unary(pb.RepositoryIndexRequest, catalog.repository_index),
+            "RepositoryModelLoad": self._unary(
+                pb.RepositoryModelLoadRequest, catalog.refuse_change
+            ),
+            "RepositoryModelUnload": self._unary(
+                pb.RepositoryModelUnloadRequest, catalog.refuse_change
+            ),
+        }
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {name: grpc.unary_unary_rpc_method_handler(each) for name, each in methods.items()},
+        )
+
+    async def model_infer(self, data: bytes, context: Context) -> bytes:
+        """Computes one request. Cancelling the RPC cancels this coroutine, and so the work."""
+        trace = RequestTrace("grpc", request_id(context))
+        try:
+            answer = await self._infer(data, context, trace)
+        except asyncio.CancelledError:
+            gone = DeadlineExceeded if context.time_remaining() == 0.0 else ClientGone
+            self._telemetry.finish(trace, gone.status, gone.code)
+            raise
+        except Exception as exc:
+            await self._fail(exc, context, trace)
+        context.set_trailing_metadata(
+            ((REQUEST_ID, trace.request_id), (MODEL_VERSION, trace.version))
+        )
+        self._telemetry.finish(trace, 200, OK)
+        return answer
+
+    async def _infer(self, data: bytes, context: Context, trace: RequestTrace) -> bytes:
+        if self._active >= self._max_concurrent:
+            raise Overloaded(f"{self._active} requests are being worked on")
+        self._active += 1
+        try:
+            message, raw = parse_request(data)
+            self._dataplane.table.model(message.model_name)
+            request = decode_request(
+                message, raw, trace.request_id, context.time_remaining(), self._limits
+            )
+            result = await self._dataplane.infer(request, trace)
+            answer = encode_response(result, message.id, typed=not raw)
+        finally:
+            self._active -= 1
+        if len(answer) > self._max_message_bytes:
+            raise PayloadTooLarge(
+                f"the answer has {len(answer)} bytes, more than the allowed "
+                f"{self._max_message_bytes}"
+            )
+        return answer
+
+    def _unary(self, request: type[_Request], answer: Callable[[_Request], Message]) -> _Handler:
+        async def handle(data: bytes, context: Context) -> bytes:
+            trace = RequestTrace("grpc", request_id(context))
+            try:
+                response = answer(_parse(request, data)).SerializeToString()
+            except Exception as exc:
+                await self._fail(exc, context, trace)
+            context.set_trailing_metadata(((REQUEST_ID, trace.request_id),))
+            self._telemetry.finish(trace, 200, OK)
+            return response
+
+        return handle
+
+    async def _fail(self, exc: Exception, context: Context, trace: RequestTrace) -> NoReturn:
+        error = known(exc, trace.request_id)
+        self._telemetry.finish(trace, error.status, error.code)
+        await abort(context, error, trace.request_id, trace.version)
+
+
+def _parse(message: type[_Request], data: bytes) -> _Request:
+    try:
+        return message.FromString(data)
+    except DecodeError as exc:
+        raise MalformedRequest(f"the bytes are not a {message.DESCRIPTOR.name}") from exc

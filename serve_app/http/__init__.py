@@ -1,0 +1,1 @@
+"""Open Inference Protocol and OpenAI routes over HTTP, and their listener."""

@@ -1,0 +1,63 @@
+"""What all connections of one listener share."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from enum import IntEnum
+from time import time
+
+from uvicorn.server import ServerState
+
+from serve_app.config.listener import HttpConfig
+
+LINGER_S = 2.0
+DRAIN_IDLE_S = 1.0
+
+
+class Phase(IntEnum):
+    """What a connection waits for."""
+
+    OPENED = 0
+    """Its first byte."""
+    HEAD = 1
+    """The rest of a request's head."""
+    BODY = 2
+    """The rest of a request's body."""
+    WORK = 3
+    """Our answer."""
+    IDLE = 4
+    """The next request."""
+    LINGER = 5
+    """That the client takes our last answer, while what it still sends is thrown away."""
+
+
+class ListenerState(ServerState):
+    """Settings, time limits, and whether the listener is shutting down."""
+
+    def __init__(self, http: HttpConfig) -> None:
+        super().__init__()
+        self.http = http
+        self.draining = False
+        self.limits_s = {
+            Phase.OPENED: http.header_timeout_s,
+            Phase.HEAD: http.header_timeout_s,
+            Phase.BODY: http.body_timeout_s,
+            Phase.WORK: float("inf"),
+            Phase.IDLE: http.idle_timeout_s,
+            Phase.LINGER: LINGER_S,
+        }
+        self.tick()
+
+    def tick(self) -> None:
+        """Renews the date header."""
+        self.date = f"date: {formatdate(time(), usegmt=True)}\r\n".encode()
+
+    def drain(self, timeout_s: float) -> None:
+        """From now on every response ends its connection, and idle ones are closed soon.
+
+        Not at once: a busy client may be sending its next request already.
+        """
+        self.draining = True
+        idle_s = min(DRAIN_IDLE_S, timeout_s / 2)
+        self.limits_s[Phase.OPENED] = min(self.limits_s[Phase.OPENED], idle_s)
+        self.limits_s[Phase.IDLE] = min(self.limits_s[Phase.IDLE], idle_s)

@@ -1,0 +1,73 @@
+"""The FastAPI application: every route that is not hot, and one document for all of them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import NoReturn
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from serve_app.config.listener import HttpConfig
+from serve_app.dataplane import DataPlane
+from serve_app.errors import InvalidInput, MethodNotAllowed, RequestError, RouteNotFound
+from serve_app.http.health import health_router
+from serve_app.http.middleware import RequestEnvelope
+from serve_app.http.openapi import TAGS, DocumentedApp
+from serve_app.http.v1.routes import openai_router
+from serve_app.http.v2.infer import InferEndpoint
+from serve_app.http.v2.routes import protocol_router
+from serve_app.telemetry.sink import Telemetry
+
+
+def create_rest(
+    dataplane: DataPlane, http: HttpConfig, telemetry: Telemetry, infer: InferEndpoint
+) -> FastAPI:
+    """Builds the FastAPI application.
+
+    Args:
+        dataplane: holds the route table and computes embeddings.
+        http: body cap, JSON depth, and whether documentation is served.
+        telemetry: hears of every finished request.
+        infer: the hot path, documented here as two routes.
+    """
+    release = version("serve-app")
+    app = DocumentedApp(
+        title="serve-app",
+        version=release,
+        summary="Model serving by the Open Inference Protocol v2 and an OpenAI-compatible API.",
+        openapi_tags=TAGS,
+        docs_url="/docs" if http.docs else None,
+        openapi_url="/openapi.json" if http.docs else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(protocol_router(dataplane, infer, http.max_json_depth, release))
+    app.include_router(openai_router(dataplane, http.max_json_depth))
+    app.include_router(health_router(dataplane))
+    app.add_exception_handler(HTTPException, _translate_http)
+    app.add_exception_handler(RequestValidationError, _translate_validation)
+    app.add_middleware(RequestEnvelope, http=http, telemetry=telemetry)
+    return app
+
+
+def _translate_http(request: Request, exc: Exception) -> NoReturn:
+    """Turns what the framework raises into our tree; the envelope answers it."""
+    if not isinstance(exc, HTTPException):
+        raise exc
+    path = request.scope["path"]
+    if exc.status_code == 404:
+        raise RouteNotFound(f"there is nothing at {path}") from exc
+    if exc.status_code == 405:
+        allow = (exc.headers or {}).get("Allow", "")
+        raise MethodNotAllowed(f"{request.method} is not allowed at {path}", allow) from exc
+    raise RequestError("the request cannot be read") from exc
+
+
+def _translate_validation(request: Request, exc: Exception) -> NoReturn:
+    if not isinstance(exc, RequestValidationError):
+        raise exc
+    first = exc.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    raise InvalidInput(str(first["msg"]), field) from exc

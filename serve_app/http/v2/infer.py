@@ -1,0 +1,82 @@
+"""The hot path: one infer request, from its headers and body to the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from serve_app.config.ingress import RequestLimits
+from serve_app.config.listener import HttpConfig
+from serve_app.dataplane import DataPlane
+from serve_app.domain.inference import InferenceRequest
+from serve_app.http.asgi import Receive
+from serve_app.http.body import read_body
+from serve_app.http.errors import REQUEST_ID, Headers
+from serve_app.http.head import check_media_type, header_timeout_s, shortest
+from serve_app.http.v2.infer_answer import HEADER_LENGTH, encode_infer
+from serve_app.http.v2.infer_request import decode_infer, decode_raw, parse_header_length
+from serve_app.telemetry.trace import RequestTrace
+
+_INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+
+
+@lru_cache(maxsize=1024)
+def infer_target(path: str) -> tuple[str, str | None] | None:
+    """Model and pinned version of an infer path; None for every other path."""
+    match = _INFER_PATH.fullmatch(path)
+    return None if match is None else (match[1], match[2])
+
+
+class InferEndpoint:
+    """Answers infer requests."""
+
+    def __init__(self, dataplane: DataPlane, http: HttpConfig, limits: RequestLimits) -> None:
+        self._dataplane = dataplane
+        self._max_body = http.max_body_bytes
+        self._max_depth = http.max_json_depth
+        self._limits = limits
+
+    async def answer(
+        self,
+        model: str,
+        version: str | None,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        trace: RequestTrace,
+    ) -> tuple[Headers, bytes]:
+        """Reads the request, has it computed, and writes the answer.
+
+        Args:
+            model: the model's name in the path.
+            version: the version in the path, if there is one.
+            headers: the request's headers, names in lower case.
+            receive: where the body comes from.
+            trace: what telemetry learns of this request.
+
+        Returns:
+            Headers and body of the 200.
+        """
+        body = await read_body(receive, headers, self._max_body)
+        check_media_type(headers)
+        route = self._dataplane.table.model(model)
+        timeout_s = header_timeout_s(headers)
+        header_length = headers.get(HEADER_LENGTH)
+        if header_length is not None and parse_header_length(header_length, body) == 0:
+            call = decode_raw(body, route)
+        else:
+            call = decode_infer(body, header_length, self._limits, self._max_depth)
+        if call.timeout_s is not None:
+            timeout_s = shortest(timeout_s, call.timeout_s)
+        result = await self._dataplane.infer(
+            InferenceRequest(
+                model, version, call.inputs, trace.request_id, timeout_s, call.outputs
+            ),
+            trace,
+        )
+        described, payload = encode_infer(result, call.form)
+        described += (
+            (REQUEST_ID, trace.request_id.encode()),
+            (b"x-model-version", result.version.encode()),
+        )
+        return described, payload

@@ -1,0 +1,229 @@
+"""The routes of the Open Inference Protocol v2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from serve_app.dataplane import DataPlane
+from serve_app.domain.routing import ModelRoute, VersionRoute
+from serve_app.domain.tensor import TensorSpec
+from serve_app.errors import InvalidInput, MalformedRequest, RequestError
+from serve_app.http.body import parse_json
+from serve_app.http.head import check_media_type
+from serve_app.http.openapi import infer_operation, json_body, problems
+from serve_app.http.response import json_response
+from serve_app.http.v2 import schema
+from serve_app.http.v2.infer import InferEndpoint
+
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+"""Extensions of the protocol that are implemented and tested."""
+
+_MODEL = "/v2/models/{model}"
+_VERSION = "/v2/models/{model}/versions/{version}"
+
+
+def protocol_router(
+    dataplane: DataPlane, infer: InferEndpoint, max_json_depth: int, release: str
+) -> APIRouter:
+    """All routes of `/v2`, the hot ones included."""
+    routes = ProtocolRoutes(dataplane, infer, max_json_depth, release)
+    router = APIRouter()
+    routes.add_server(router)
+    routes.add_models(router)
+    routes.add_repository(router)
+    return router
+
+
+class ProtocolRoutes:
+    """The endpoints, one method each."""
+
+    def __init__(
+        self, dataplane: DataPlane, infer: InferEndpoint, max_json_depth: int, release: str
+    ) -> None:
+        self._dataplane = dataplane
+        self._infer = infer
+        self._max_json_depth = max_json_depth
+        self._release = release
+
+    def add_server(self, router: APIRouter) -> None:
+        """Server metadata and health."""
+        router.get(
+            "/v2", tags=["server"], summary="Server metadata", response_model=schema.ServerMetadata
+        )(self.metadata)
+        router.get(
+            "/v2/health/live", tags=["health"], summary="Live", response_model=schema.ServerLive
+        )(self.live)
+        router.get(
+            "/v2/health/ready",
+            tags=["health"],
+            summary="Ready",
+            response_model=schema.ServerReady,
+            responses={503: {"model": schema.ServerReady, "description": "Not ready"}},
+        )(self.ready)
+
+    def add_models(self, router: APIRouter) -> None:
+        """Per model, with and without a version; the infer routes delegate to the hot path."""
+        for path, suffix, metadata, ready, infer in (
+            (_MODEL, "", self.model, self.model_ready, self.infer),
+            (_VERSION, " version", self.version, self.version_ready, self.version_infer),
+        ):
+            router.get(
+                path,
+                tags=["models"],
+                summary=f"Model{suffix} metadata",
+                response_model=schema.ModelMetadata,
+                responses=problems(404),
+            )(metadata)
+            router.get(
+                f"{path}/ready",
+                tags=["health"],
+                summary=f"Model{suffix} ready",
+                response_model=schema.ModelReady,
+                responses={
+                    **problems(404),
+                    503: {"model": schema.ModelReady, "description": "Not ready"},
+                },
+            )(ready)
+            router.post(
+                f"{path}/infer",
+                tags=["inference"],
+                summary=f"Infer{suffix and ' with one version'}",
+                **infer_operation(),
+            )(infer)
+
+    def add_repository(self, router: APIRouter) -> None:
+        """The repository extension: what is deployed is decided by config."""
+        router.post(
+            "/v2/repository/index",
+            tags=["repository"],
+            summary="All versions of all models",
+            response_model=list[schema.IndexEntry],
+            responses=problems(400, 413, 415),
+            openapi_extra=json_body(schema.IndexRequest, required=False),
+        )(self.index)
+        for verb in ("load", "unload"):
+            router.post(
+                f"/v2/repository/models/{{model}}/{verb}",
+                tags=["repository"],
+                summary=f"Refused: the configuration decides what to {verb}",
+                status_code=400,
+                response_class=Response,
+                responses=problems(400, 413),
+            )(self.refuse)
+
+    async def metadata(self) -> Response:
+        """Name, version and the extensions that this server implements."""
+        return json_response(
+            {"name": "serve-app", "version": self._release, "extensions": EXTENSIONS}
+        )
+
+    async def live(self) -> Response:
+        """Answers as long as the process does."""
+        return json_response({"live": True})
+
+    async def ready(self) -> Response:
+        """Whether this server has a route table and is not shutting down."""
+        return _readiness({"ready": self._dataplane.ready})
+
+    async def model(self, model: str) -> Response:
+        """Inputs, outputs and versions; platform and properties of the default version."""
+        route = self._dataplane.table.model(model)
+        return json_response(_metadata(route, _default(route), list(route.versions)))
+
+    async def version(self, model: str, version: str) -> Response:
+        """The same for one version."""
+        chosen = self._dataplane.table.version(model, version)
+        return json_response(_metadata(self._dataplane.table.model(model), chosen, [version]))
+
+    async def model_ready(self, model: str) -> Response:
+        """Whether a request that names no version can be answered."""
+        ready = self._dataplane.table.model(model).ready and self._dataplane.ready
+        return _readiness({"name": model, "ready": ready})
+
+    async def version_ready(self, model: str, version: str) -> Response:
+        """Whether this version has a ready replica."""
+        chosen = self._dataplane.table.version(model, version)
+        return _readiness({"name": model, "ready": chosen.replicas > 0 and self._dataplane.ready})
+
+    async def infer(self, model: str, request: Request) -> Response:
+        """Computes the model's outputs; the release decides which version answers."""
+        return await self._hot(model, None, request)
+
+    async def version_infer(self, model: str, version: str, request: Request) -> Response:
+        """Computes the outputs of the version in the path."""
+        return await self._hot(model, version, request)
+
+    async def _hot(self, model: str, version: str | None, request: Request) -> Response:
+        headers, body = await self._infer.answer(
+            model, version, dict(request.scope["headers"]), request.receive, request.state.trace
+        )
+        response = Response(body)
+        response.raw_headers = [each for each in headers if each[0] != b"x-request-id"]
+        return response
+
+    async def index(self, request: Request) -> Response:
+        """Versions that are deployed, and whether they are ready."""
+        check_media_type(dict(request.scope["headers"]))
+        body = await request.body()
+        document = parse_json(body, self._max_json_depth) if body else {}
+        if type(document) is not dict:
+            raise MalformedRequest("the request must be a JSON object")
+        only_ready = document.get("ready", False)
+        if type(only_ready) is not bool:
+            raise InvalidInput("ready must be true or false", "ready")
+        entries = [
+            _entry(route)
+            for model in self._dataplane.table.models.values()
+            for route in model.versions.values()
+            if route.replicas or not only_ready
+        ]
+        return json_response(entries)
+
+    async def refuse(self, model: str) -> Response:
+        """Refuses: models are added and removed by configuration."""
+        raise RequestError(
+            f"{model!r} cannot be loaded or unloaded here: the configuration decides what is "
+            "served, see `serve-app apply`"
+        )
+
+
+def _readiness(content: dict[str, Any]) -> Response:
+    if content["ready"]:
+        return json_response(content)
+    return json_response(content, 503, {"retry-after": "1"})
+
+
+def _default(model: ModelRoute) -> VersionRoute:
+    """The version with most of the traffic, of the ready ones if there are any."""
+    candidate = max(
+        model.candidates,
+        key=lambda each: (model.versions[each.version].replicas > 0, each.weight),
+    )
+    return model.versions[candidate.version]
+
+
+def _metadata(model: ModelRoute, version: VersionRoute, versions: list[str]) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "versions": versions,
+        "platform": version.platform,
+        "inputs": [_tensor(spec) for spec in model.inputs],
+        "outputs": [_tensor(spec) for spec in model.outputs],
+        "properties": {"description": model.description, **version.metadata},
+    }
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+
+
+def _entry(route: VersionRoute) -> dict[str, str]:
+    ready = route.replicas > 0
+    return {
+        "name": route.key.model,
+        "version": route.key.version,
+        "state": "READY" if ready else "UNAVAILABLE",
+        "reason": "" if ready else "no replica is ready",
+    }

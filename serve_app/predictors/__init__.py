@@ -1,0 +1,1 @@
+"""Model code: one runtime per module, imported only when a config names it."""

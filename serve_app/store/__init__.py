@@ -1,0 +1,1 @@
+"""What has to be remembered, in SQL: SQLite by default, PostgreSQL for several nodes."""

@@ -1,0 +1,126 @@
+"""One JSON line per request, in the schema of `serve_app.log`, at a fraction of its price.
+
+On the hot path a request leaves one tuple behind; a task turns what has gathered into lines and
+writes them at once, a few times per second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from time import time
+
+from serve_app.log import LineHandler, current_handler, json_line, rfc3339
+from serve_app.telemetry.trace import RequestTrace
+
+LOGGER = "serve_app.access"
+INTERVAL_S = 0.2
+MAX_BUFFERED = 5_000
+_SLICE = 200
+"""Lines that are formatted in one turn of the event loop: about 0.3 ms."""
+
+Entry = tuple[float, str, str, str, str, int, str, float, float, float, int, int]
+"""Time, request id, model, version, protocol, status, code, duration, queue, compute, rows,
+rows of the batch. A copy: the trace of a request that timed out may still be written to."""
+
+
+class AccessLog:
+    """Gathers finished requests and writes them; belongs to one event loop."""
+
+    def __init__(self, handler: LineHandler | None = None) -> None:
+        self._handler = handler if handler is not None else current_handler()
+        self._head = {
+            "level": "INFO",
+            "logger": LOGGER,
+            "message": "request",
+            "process": self._handler.process,
+            "pid": os.getpid(),
+            "action": "request",
+        }
+        self._entries: list[Entry] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def append(self, trace: RequestTrace, status: int, code: str, duration_s: float) -> None:
+        """Notes one request; a full buffer is written at once."""
+        entries = self._entries
+        entries.append(
+            (
+                time(),
+                trace.request_id,
+                trace.model,
+                trace.version,
+                trace.protocol,
+                status,
+                code,
+                duration_s,
+                trace.queue_s,
+                trace.compute_s,
+                trace.rows,
+                trace.batch_rows,
+            )
+        )
+        if len(entries) >= MAX_BUFFERED:
+            self.flush()
+
+    def start(self) -> None:
+        """Writes a few times per second from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Ends the task and writes what is left."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes everything that has gathered, now."""
+        entries, self._entries = self._entries, []
+        if entries:
+            self._handler.write(self._format(entries))
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            entries, self._entries = self._entries, []
+            parts: list[str] = []
+            done = 0
+            try:
+                for start in range(0, len(entries), _SLICE):
+                    parts.append(self._format(entries[start : start + _SLICE]))
+                    await asyncio.sleep(0)
+                if parts:
+                    # Not to be cancelled half-way: the thread would still write these lines.
+                    done = len(entries)
+                    await asyncio.shield(asyncio.to_thread(self._handler.write, "".join(parts)))
+            finally:
+                self._entries[:0] = entries[done:]
+
+    def _format(self, entries: Sequence[Entry]) -> str:
+        """The lines of some requests, as `LineFormatter` would write them."""
+        head = self._head
+        lines = []
+        for (
+            at, request_id, model, version, protocol, status, code,
+            duration_s, queue_s, compute_s, rows, batch_rows,
+        ) in entries:  # fmt: skip
+            line = {"timestamp": rfc3339(at), **head, "request_id": request_id}
+            if model:
+                line["model"] = model
+            if version:
+                line["version"] = version
+            line["protocol"] = protocol
+            line["status"] = status
+            line["code"] = code
+            line["duration_ms"] = round(duration_s * 1000.0, 3)
+            if batch_rows:
+                line["queue_ms"] = round(queue_s * 1000.0, 3)
+                line["compute_ms"] = round(compute_s * 1000.0, 3)
+                line["rows"] = rows
+                line["batch_rows"] = batch_rows
+            lines.append(json_line(line))
+        return "".join(lines)

@@ -1,0 +1,227 @@
+"""The metrics of all processes of a node, brought together in one folder.
+
+Several ingress processes share one metrics port, so a scrape reaches any of them and each must be
+able to answer for all. Every process keeps a snapshot file of its own up to date; who is scraped
+sums them up. When a process has died its counters move into `retired.json`, so that no counter of
+the node ever goes back; its gauges vanish with it. The folder must be local to the node.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import orjson
+
+from serve_app.domain.inference import VersionKey
+from serve_app.telemetry.metrics import (
+    HISTOGRAMS,
+    PROCESS_GAUGES,
+    Gauges,
+    Histogram,
+    Histograms,
+    RequestMetrics,
+)
+
+logger = logging.getLogger(__name__)
+
+_RETIRED = "retired.json"
+_START_FIELD = 22
+"""Of /proc/PID/stat: the start time in clock ticks since boot, which tells recycled ids apart."""
+
+
+class Snapshot(NamedTuple):
+    """One process at one moment, ready to be written."""
+
+    number: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class NodeTotals:
+    """The node at one moment: counters summed up, gauges by process id."""
+
+    histograms: Histograms = field(default_factory=dict)
+    gauges: dict[int, Gauges] = field(default_factory=dict)
+
+
+class NodeMetrics:
+    """This process' part in the metrics of its node.
+
+    `snapshot` belongs to the event loop that counts; `write` and `totals` touch the disk and
+    belong into a thread.
+    """
+
+    def __init__(self, directory: Path, metrics: RequestMetrics) -> None:
+        self._directory = directory
+        self._metrics = metrics
+        self._file = directory / f"{os.getpid()}-{_started(os.getpid())}.json"
+        self._number = 0
+        self._written = Snapshot(0, b"")
+        self._writing = Lock()
+
+    def open(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            OSError: it cannot be made or written to.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            return
+
+    def snapshot(self, *, closing: bool = False) -> Snapshot:
+        """What this process has counted so far; without gauges when it is about to end."""
+        self._number += 1
+        gauges = None if closing else _encode_gauges(self._metrics.gauges())
+        histograms = _encode(self._metrics.histograms())
+        return Snapshot(self._number, orjson.dumps({"histograms": histograms, "gauges": gauges}))
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Puts a snapshot into this process' file, unless a newer or equal one is there.
+
+        Raises:
+            OSError: the disk refuses it.
+        """
+        with self._writing:
+            if snapshot.number <= self._written.number:
+                return
+            if snapshot.payload != self._written.payload:
+                _replace(self._file, snapshot.payload)
+            self._written = snapshot
+
+    def totals(self) -> NodeTotals:
+        """Sums up all processes, and retires the dead ones.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        with self._locked():
+            retired = _read(self._directory / _RETIRED)
+            # In there already, but not deleted: the last retirement was cut short.
+            retiring = set(retired.get("retiring") or ())
+            counters = _decode(retired)
+            totals = NodeTotals()
+            dead: list[Path] = []
+            for path in sorted(self._directory.glob("[0-9]*-[0-9]*.json")):
+                pid = _alive(path)  # before it is read: what a dead process wrote is final
+                if pid is None:
+                    dead.append(path)
+                    if path.name not in retiring:
+                        _add(counters, _decode(_read(path)))
+                    continue
+                content = _read(path)
+                _add(totals.histograms, _decode(content))
+                if content.get("gauges"):
+                    totals.gauges[pid] = _decode_gauges(content["gauges"])
+            if dead:
+                self._retire(dead, counters)
+            _add(totals.histograms, counters)
+        return totals
+
+    def _retire(self, dead: list[Path], counters: Histograms) -> None:
+        """Keeps the counters of dead processes; a crash between the steps counts nothing twice."""
+        content = {"histograms": _encode(counters), "retiring": [path.name for path in dead]}
+        try:
+            _replace(self._directory / _RETIRED, orjson.dumps(content))
+            for path in dead:
+                path.unlink()
+        except OSError:
+            # The totals are right all the same, and the next scrape tries again.
+            logger.warning("cannot retire", extra={"action": "metrics"}, exc_info=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process of the node at a time; the lock ends with its holder."""
+        with (self._directory / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, as the kernel counts; None when it is dead or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The second field is the name in parentheses, which may itself hold spaces and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[_START_FIELD - 3]
+
+
+def _alive(path: Path) -> int | None:
+    """The process id of a snapshot's owner; None when it is dead."""
+    pid, _, start = path.stem.partition("-")
+    return int(pid) if _started(int(pid)) == start else None
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(payload)
+    temporary.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file's content; empty when it is missing or damaged, as after a power cut."""
+    try:
+        content = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except orjson.JSONDecodeError:
+        logger.warning("a damaged file is left out: %s", path.name, extra={"action": "metrics"})
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _encode(histograms: Histograms) -> dict[str, list[Any]]:
+    return {
+        name: [[labels, each.counts, each.total] for labels, each in family.items()]
+        for name, family in histograms.items()
+    }
+
+
+def _decode(content: dict[str, Any]) -> Histograms:
+    """The series of a file; those of other code, with other buckets or labels, are left out."""
+    histograms: Histograms = {}
+    for name, rows in (content.get("histograms") or {}).items():
+        kind = HISTOGRAMS.get(name)
+        if kind is None:
+            continue
+        family = histograms[name] = {}
+        for labels, counts, total in rows:
+            if len(labels) == len(kind.labels) and len(counts) == len(kind.bounds) + 1:
+                series = family[tuple(labels)] = Histogram(kind.bounds)
+                series.counts, series.total = counts, total
+    return histograms
+
+
+def _add(totals: Histograms, more: Histograms) -> None:
+    for name, family in more.items():
+        sums = totals.setdefault(name, {})
+        for labels, each in family.items():
+            known = sums.setdefault(labels, Histogram(each.bounds))
+            known.counts = [a + b for a, b in zip(known.counts, each.counts, strict=True)]
+            known.total += each.total
+
+
+def _encode_gauges(gauges: Gauges) -> dict[str, Any]:
+    return asdict(gauges) | {
+        "queue_depth_rows": [[*key, rows] for key, rows in gauges.queue_depth_rows.items()]
+    }
+
+
+def _decode_gauges(content: dict[str, Any]) -> Gauges:
+    """The gauges that this code knows: another process may run other code during an upgrade."""
+    depths = content.get("queue_depth_rows") or ()
+    known = {name: content[name] for name in PROCESS_GAUGES if name in content}
+    return Gauges(
+        queue_depth_rows={VersionKey(model, version): rows for model, version, rows in depths},
+        **known,
+    )
