@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from deployments.terminal import complain, out, say, show_json
@@ -16,6 +15,7 @@ from serve_app.config.load import load_config, to_yaml
 from serve_app.errors import OperatorError
 
 USAGE_ERROR = 64
+CLICK_USAGE_ERROR = 2
 
 app = typer.Typer(
     name="serve-app",
@@ -29,7 +29,7 @@ app = typer.Typer(
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Hydra overrides, such as env=production, model=[digits] or http.port=8080.",
     ),
 ]
@@ -40,15 +40,14 @@ ConfigDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
-@app.command()
+def _examples(*commands: str) -> str:
+    """The end of a command's help; the backspace keeps click from joining the lines."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+@app.command(epilog=_examples("serve-app up", "serve-app up 'model=[digits]' http.port=8080"))
 def up(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Start or join Ray, apply the config, wait until it serves.
-
-    Examples:
-      serve-app up
-
-      serve-app up 'model=[digits]' http.port=8080
-    """
+    """Start or join Ray, apply the config, wait until it serves."""
     from deployments.node import local_url
     from deployments.up import example_request
     from deployments.up import up as bring_up
@@ -68,33 +67,21 @@ def up(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
         say("\nThis profile has no authentication and listens on 127.0.0.1 only.")
 
 
-@app.command()
+@app.command(epilog=_examples("serve-app down", "serve-app down --timeout 5"))
 def down(
     timeout: Annotated[float, typer.Option(help="Seconds that requests in flight may take.")] = 60,
 ) -> None:
-    """Drain and stop the cluster that `up` started here.
-
-    Examples:
-      serve-app down
-
-      serve-app down --timeout 5
-    """
+    """Drain and stop the cluster that `up` started here."""
     from deployments.up import down as take_down
 
     say("Stopped." if take_down(home_dir(), timeout) else "Nothing runs here.")
 
 
-@app.command()
+@app.command(epilog=_examples("serve-app status", "serve-app status --json"))
 def status(
     overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
 ) -> None:
-    """Show models, versions, replicas, traffic and request rates.
-
-    Examples:
-      serve-app status
-
-      serve-app status --json
-    """
+    """Show models, versions, replicas, traffic and request rates."""
     from deployments.report import collect, show
 
     report = collect(load_config(overrides or (), config_dir), home_dir())
@@ -106,29 +93,19 @@ def status(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=_examples("serve-app config", "serve-app config env=production 'model=[digits]'")
+)
 def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Print the composed and validated configuration.
-
-    Examples:
-      serve-app config
-
-      serve-app config env=production 'model=[digits]'
-    """
+    """Print the composed and validated configuration."""
     print(to_yaml(load_config(overrides or (), config_dir)), end="")
 
 
-@app.command()
+@app.command(epilog=_examples("serve-app render", "serve-app render env=production --json"))
 def render(
     overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
 ) -> None:
-    """Print the declarative Serve document that `up` would apply.
-
-    Examples:
-      serve-app render
-
-      serve-app render env=production --json
-    """
+    """Print the declarative Serve document that `up` would apply."""
     from deployments.manifest import render as render_document
     from deployments.manifest import to_yaml as document_yaml
     from deployments.up import build_id
@@ -141,17 +118,13 @@ def render(
         print(document_yaml(document), end="")
 
 
-@app.command()
+@app.command(
+    epilog=_examples("serve-app doctor", "serve-app doctor env=production database=postgres")
+)
 def doctor(
     overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
 ) -> None:
-    """Say what is wrong with this machine or cluster.
-
-    Examples:
-      serve-app doctor
-
-      serve-app doctor env=production database=postgres
-    """
+    """Say what is wrong with this machine or cluster."""
     from deployments.doctor import examine
 
     findings = list(examine(load_config(overrides or (), config_dir), home_dir()))
@@ -166,19 +139,14 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 failed and undone, 64 wrong usage, 130 interrupted."""
+    """Entry point: exit code 0 done, 1 failed and undone, 64 wrong usage."""
     try:
-        code = app(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(USAGE_ERROR)
+        app()
+    except SystemExit as error:
+        sys.exit(USAGE_ERROR if error.code == CLICK_USAGE_ERROR else error.code)
     except OperatorError as error:
         complain(str(error))
         sys.exit(1)
-    except (KeyboardInterrupt, click.Abort):
-        complain("Interrupted.")
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from pathlib import Path
@@ -21,6 +22,9 @@ from serve_app.http.listener import HttpListener
 from serve_app.telemetry.recorder import Recorder
 
 logger = logging.getLogger(__name__)
+
+FIRST_TABLE_S = 20.0
+"""How long a new ingress waits for its first route table before it opens the ports all the same."""
 
 
 class Ingress:
@@ -44,11 +48,15 @@ class Ingress:
         if arguments.grpc.enabled:
             self._grpc = GrpcListener(self._dataplane, arguments.grpc, limits, self._recorder)
         self._recorder.watch(self._dataplane, lambda: self._http.open_connections)
+        self._has_table = asyncio.Event()
+        self._follower = asyncio.create_task(self._follow())
+        # The port is shared: opened without a table, it would refuse what a sibling can answer.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._has_table.wait(), FIRST_TABLE_S)
         await self._recorder.start()
         await self._http.start()
         if self._grpc is not None:
             await self._grpc.start()
-        self._follower = asyncio.create_task(self._follow())
         self._started = True
 
     async def _follow(self) -> None:
@@ -69,6 +77,7 @@ class Ingress:
                         if route.replicas
                     )
                     self._dataplane.update(table)
+                    self._has_table.set()
                 backoff_s = 0.1
             except Exception:
                 logger.warning("no route table", extra={"action": "follow"}, exc_info=True)

@@ -43,7 +43,14 @@ def render(config: Config, *, home: str, build: str) -> Document:
 
 def to_yaml(document: Document) -> str:
     """The document as KubeRay's `serveConfigV2` and people read it."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes equal parts out in full: anchors are hard to read, and to compare."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _gateway(config: Config, home: str, runtime_env: Document) -> Document:

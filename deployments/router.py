@@ -14,7 +14,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve._private.common import ReplicaState
-from ray.serve.schema import ServeStatus
+from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from deployments.arguments import GatewayArguments, RouterSettings
 from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
@@ -36,6 +36,7 @@ class ModelRouter:
         set_up(arguments.log, arguments.home, "router")
         self._poll_s = arguments.status_poll_s
         self._settings = RouterSettings()
+        self._counts: Counts = {}
         self._facts: dict[VersionKey, Mapping[str, str]] = {}
         self._table = EMPTY_TABLE
         self._changed = asyncio.Event()
@@ -66,20 +67,23 @@ class ModelRouter:
     async def _watch(self) -> None:
         while True:
             try:
-                counts = running_replicas(await asyncio.to_thread(serve.status))
-                await self._learn_facts(counts)
-                self._publish(compile_table(self._settings.models, counts, self._facts))
+                status = await asyncio.to_thread(serve.status)
+                self._counts = running_replicas(status, self._counts)
+                if self._table.revision or not building(status):
+                    await self._learn_facts()
+                    models = self._settings.models
+                    self._publish(compile_table(models, self._counts, self._facts))
             except Exception:
                 logger.exception("cannot follow the replicas", extra={"action": "watch"})
             await asyncio.sleep(self._poll_s)
 
-    async def _learn_facts(self, counts: Counts) -> None:
+    async def _learn_facts(self) -> None:
         """Asks each version that has become ready once what it knows about itself."""
         for name, model in self._settings.models.items():
             for version in model.versions:
                 key = VersionKey(name, version)
                 application = application_name(key)
-                if key in self._facts or not counts.get((application, REPLICA)):
+                if key in self._facts or not self._counts.get((application, REPLICA)):
                     continue
                 handle = await asyncio.to_thread(serve.get_deployment_handle, REPLICA, application)
                 async with asyncio.timeout(5.0):
@@ -96,9 +100,27 @@ class ModelRouter:
         self._changed = asyncio.Event()
 
 
-def running_replicas(status: ServeStatus) -> Counts:
-    """Replicas that are running, and so ready and warm, by application and deployment."""
+def building(status: ServeStatus) -> set[str]:
+    """Applications whose new document Serve is still importing.
+
+    For these seconds Serve lists none of their deployments, although the old ones go on serving.
+    """
     return {
+        name
+        for name, details in status.applications.items()
+        if details.status == ApplicationStatus.DEPLOYING and not details.deployments
+    }
+
+
+def running_replicas(status: ServeStatus, before: Counts) -> Counts:
+    """Replicas that are running, and so ready and warm, by application and deployment.
+
+    Args:
+        status: what Serve says now.
+        before: the last counts; they stay in force for applications that Serve is `building`.
+    """
+    kept = building(status)
+    return {key: count for key, count in before.items() if key[0] in kept} | {
         (application, deployment): overview.replica_states.get(ReplicaState.RUNNING, 0)
         for application, details in status.applications.items()
         for deployment, overview in details.deployments.items()

@@ -318,11 +318,14 @@ class VersionQueue:
 
     def _abandon(self, member: Member) -> None:
         """Nobody waits for this member; a batch that nobody waits for is cancelled."""
-        flight = member.batch
+        flight, member.batch = member.batch, None  # an expired member may be cancelled as well
         if flight is not None and flight in self._flights:
             flight.wanted -= 1
             if flight.wanted == 0 and flight.task is not None:
                 flight.task.cancel()
+                # A task that is cancelled before its first step never reaches its `finally`.
+                self._flights.discard(flight)
+                self._schedule()
 
     @staticmethod
     def _fail(member: Member, error: ServeAppError) -> None:

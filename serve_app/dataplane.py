@@ -79,6 +79,8 @@ class DataPlane:
         trace.model = model.name
         route = choose_version(model, request.version, request.request_id)
         trace.version = route.key.version
+        if request.version is None:
+            trace.arm = trace.version
         rows, signature = self._check(model, request.inputs)
         wanted = _wanted(model, request.outputs)
         trace.rows = rows

@@ -42,7 +42,7 @@ def split(text: str) -> list[str]:
             break
         segments.append(next(group for group in match.groups() if group is not None))
         position = match.end()
-    if not segments or position < len(text):
+    if not segments or position < len(text) or text.endswith("."):
         raise ValueError("cannot be read as a key; write it like http.port.")
     return segments
 

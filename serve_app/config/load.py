@@ -171,13 +171,13 @@ def _add_source(item: ResultDefault, draft: _Draft) -> None:
     path = draft.catalogue.find(name)
     if path is None:  # Hydra's own
         return
+    content = _plain(OmegaConf.load(path))
+    content.pop("defaults", None)
     group, _, option = name.partition("/")
     expected = PACKAGES.get(group, group)
     if option and package != expected.replace("_global_", "") and package.split(".")[0] != expected:
         text = f'the first line of the file must be "# @package {expected}".'
         draft.problems.append(Problem((package,), text, shown(path)))
-    content = _plain(OmegaConf.load(path))
-    content.pop("defaults", None)
     source = Source(shown(path), nested(tuple(filter(None, package.split("."))), content))
     draft.sources.append(source)
     # A file may build on another one by its own defaults, so only the selected ones count.

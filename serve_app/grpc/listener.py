@@ -19,6 +19,7 @@ from serve_app.telemetry.sink import Telemetry
 _SIDE_RPCS = 128
 """RPCs beside inference, health checks above all, that still run when inference is at its cap."""
 
+_PENDING_RPCS = 32 * 1024
 _METADATA_BYTES = 16 * 1024
 _MIN_PING_MS = 10_000
 _DEAD_PEER_MS = 60_000
@@ -117,7 +118,9 @@ def _options(config: GrpcConfig) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES),
-        ("grpc.max_concurrent_streams", config.max_concurrent_rpcs),
+        # Beyond these gRPC would cancel calls at random, where we say that they may come back.
+        ("grpc.server.max_pending_requests", _PENDING_RPCS),
+        ("grpc.server.max_pending_requests_hard_limit", _PENDING_RPCS),
         # Clients may ping this often; who pings more is cut off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),

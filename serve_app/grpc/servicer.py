@@ -33,6 +33,8 @@ from serve_app.telemetry.trace import RequestTrace
 
 SERVICE = "inference.GRPCInferenceService"
 
+_SLACK_S = 0.01
+
 _Request = TypeVar("_Request", bound=Message)
 _Handler = Callable[[bytes, Context], Awaitable[bytes]]
 
@@ -86,7 +88,7 @@ class Servicer:
         try:
             answer = await self._infer(data, context, trace)
         except asyncio.CancelledError:
-            gone = DeadlineExceeded if context.time_remaining() == 0.0 else ClientGone
+            gone = DeadlineExceeded if _is_late(context) else ClientGone
             self._telemetry.finish(trace, gone.status, gone.code)
             raise
         except Exception as exc:
@@ -135,6 +137,12 @@ class Servicer:
         error = known(exc, trace.request_id)
         self._telemetry.finish(trace, error.status, error.code)
         await abort(context, error, trace.request_id, trace.version)
+
+
+def _is_late(context: Context) -> bool:
+    """Whether the deadline has passed, perhaps by the client's clock, which is not ours."""
+    remaining_s = context.time_remaining()
+    return remaining_s is not None and remaining_s < _SLACK_S
 
 
 def _parse(message: type[_Request], data: bytes) -> _Request:

@@ -22,8 +22,12 @@ from serve_app.http.errors import error_response
 from serve_app.http.exchange import CLOSE, Exchange, write_head
 from serve_app.http.head import request_id
 from serve_app.http.listener_state import ListenerState, Phase
+from serve_app.http.patience import PhaseWatch, ReaderWatch
 
 _SPECIAL = frozenset({b"expect", b"host", b"transfer-encoding"})
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_MAX_QUEUED = 16
+"""So many pipelined requests may wait before we stop reading."""
 _HEADER_OVERHEAD = 4
 """Colon, space and line break of a header, which the parser does not report."""
 _REFUSALS = 256
@@ -51,22 +55,15 @@ class HttpConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.http = server_state.http
         self.url = b""
-        self.phase = Phase.OPENED
+        self._watch = PhaseWatch(server_state.limits_s)
+        self._reader = ReaderWatch(self.http.write_timeout_s)
         self.active: Exchange | None = None
         self._queued: deque[Exchange] = deque()
         self._hosts = 0
         self._unparsed = 0  # bytes since the last that became a head or a body
         self._fault: ServeAppError | None = None
         self._discarding = False
-        self._steps = 0
-        self._seen_steps = -1
-        self._seen_at = 0.0
-        self._unsent = 0
-        self._unsent_at = 0.0
-
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self._steps += 1
+        self._resuming = False
 
     # What the transport reports
 
@@ -95,29 +92,52 @@ class HttpConnection(HttpToolsProtocol):
         if self._discarding:
             return
         self._unparsed += len(data)
+        rest: bytes | memoryview = data
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Upgrades are not offered: the request is answered as it is, and is the last one.
-            self.cycle.keep_alive = False
+            while rest:
+                rest = self._feed(rest)
         except httptools.HttpParserError:
             self._refuse(self._fault or MalformedRequest("this is not a valid HTTP/1.1 request"))
-        else:
-            waiting = self.phase is Phase.HEAD or self.phase is Phase.BODY
-            if waiting and self._unparsed > self.http.max_header_bytes:
-                self._refuse(self._head_too_large())
+            return
+        waiting = self._watch.phase is Phase.HEAD or self._watch.phase is Phase.BODY
+        if waiting and self._unparsed > self.http.max_header_bytes:
+            self._refuse(self._head_too_large())
+
+    def _feed(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Parses; returns what is left behind a request that asked for an upgrade."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            return memoryview(data)[upgrade.args[0] :]
+        return b""
+
+    def _ignore_upgrade(self) -> None:
+        """Goes on with a request that asked for an upgrade, as if it had not.
+
+        Some clients offer h2c with every first request. Upgrades are not served here, but the
+        parser stops at them, before the body: a new one takes over, told of the body's framing.
+        """
+        framing = [header for header in self.headers if header[0] in _FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        if framing:
+            self._resuming = True
+            lines = [b"%b: %b\r\n" % header for header in framing]
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines))
 
     # What the parser reports
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        if self._resuming:
+            return
         super().on_message_begin()
         self._hosts = 0
-        self._enter(Phase.HEAD)
+        self._watch.enter(Phase.HEAD)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; trailers after a chunked body are ignored."""
-        if self.phase is not Phase.HEAD:
+        if self._watch.phase is not Phase.HEAD:
             return
         name = name.lower()
         if name in _SPECIAL:
@@ -131,6 +151,9 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete: the request starts, or waits for the one before it."""
+        if self._resuming:
+            self._resuming = False
+            return
         scope: Any = self.scope
         version = self.parser.get_http_version()
         self._check_head(version)
@@ -157,12 +180,13 @@ class HttpConnection(HttpToolsProtocol):
         )
         self.cycle = exchange
         self._unparsed = 0
-        self._enter(Phase.BODY)
+        self._watch.enter(Phase.BODY)
         if self.active is None or self.active.response_complete:
             self._start(exchange)
         else:
-            self.flow.pause_reading()
             self._queued.append(exchange)
+            if len(self._queued) >= _MAX_QUEUED:
+                self.flow.pause_reading()
 
     def _check_head(self, version: str) -> None:
         if len(self.headers) > self.http.max_headers:
@@ -196,11 +220,17 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete."""
         self._unparsed = 0
-        if self._discarding:
+        if self._discarding or (self.parser.should_upgrade() and self._has_body()):
             return
         self.cycle.complete()
-        self._enter(Phase.WORK)
-        if not self._queued:
+        self._watch.enter(Phase.WORK)
+        self._read_on()
+
+    def _has_body(self) -> bool:
+        return any(name in _FRAMING for name, _ in self.headers)
+
+    def _read_on(self) -> None:
+        if len(self._queued) < _MAX_QUEUED:
             self.flow.resume_reading()
 
     # What we answer
@@ -221,10 +251,11 @@ class HttpConnection(HttpToolsProtocol):
                 self.transport.close()
         elif self._queued:
             self._start(self._queued.popleft())
+            self._read_on()
         else:
             self.flow.resume_reading()
-            if self.phase is Phase.WORK:
-                self._enter(Phase.IDLE)
+            if self._watch.phase is Phase.WORK:
+                self._watch.enter(Phase.IDLE)
 
     def _refuse(self, fault: ServeAppError) -> None:
         """Ends what the client sends: nothing after this point can be understood or waited for.
@@ -239,7 +270,7 @@ class HttpConnection(HttpToolsProtocol):
             active.keep_alive = False
             if active is self.cycle and active.more_body:
                 active.fail(fault)
-            self._enter(Phase.WORK)
+            self._watch.enter(Phase.WORK)
             return
         path = self.url.decode("latin-1")
         status, headers, body = error_response(fault, path, request_id(None))
@@ -252,7 +283,7 @@ class HttpConnection(HttpToolsProtocol):
         Closing at once while it still sends would reset the connection and take our answer away.
         """
         self._discarding = True
-        self._enter(Phase.LINGER)
+        self._watch.enter(Phase.LINGER)
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -265,30 +296,22 @@ class HttpConnection(HttpToolsProtocol):
         Args:
             now: the loop's time.
         """
-        if self._steps != self._seen_steps:
-            self._seen_steps, self._seen_at = self._steps, now
-        elif now - self._seen_at >= self.server_state.limits_s[self.phase]:
-            self._time_out(now)
-        self._check_reader(now)
+        if self._watch.expired(now):
+            self._time_out()
+        if self._reader.expired(now, self.transport.get_write_buffer_size()):
+            self.transport.abort()
 
-    def _time_out(self, now: float) -> None:
-        if self.phase is Phase.HEAD:
+    def _time_out(self) -> None:
+        phase = self._watch.phase
+        if phase is Phase.HEAD:
             self._refuse(BodyTimeout("the head of the request did not arrive in time"))
-        elif self.phase is Phase.BODY:
+        elif phase is Phase.BODY:
             if self.flow.read_paused:  # we are the ones who wait with reading
-                self._seen_at = now
+                self._watch.enter(phase)
             else:
                 self._refuse(BodyTimeout("the body of the request did not arrive in time"))
-        elif self.phase is Phase.LINGER:
+        elif phase is Phase.LINGER:
             if not self.transport.get_write_buffer_size():
                 self.transport.abort()
         else:
             self.transport.close()
-
-    def _check_reader(self, now: float) -> None:
-        """A client must take half of what waits for it within each write timeout."""
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or not self._unsent or unsent <= self._unsent // 2:
-            self._unsent, self._unsent_at = unsent, now
-        elif now - self._unsent_at >= self.http.write_timeout_s:
-            self.transport.abort()

@@ -90,7 +90,10 @@ class HttpListener:
         except OSError as exc:
             if listening is not None:
                 listening.close()
-            raise ClusterError(f"cannot listen for HTTP on {host}:{port}: {exc.strerror}") from exc
+            raise ClusterError(
+                f"cannot listen for HTTP on {host}:{port}: {exc.strerror}; "
+                "another port can be set with http.port="
+            ) from exc
         listening.setblocking(False)
         return listening
 
@@ -137,6 +140,10 @@ class HttpListener:
             return
         loop = asyncio.get_running_loop()
         listening = self._socket.dup()
+        # asyncio drops connections that it has accepted but not set up when its server closes. So
+        # it stops accepting first, and has this turn of the loop to finish. uvloop needs neither.
+        loop.remove_reader(self._socket.fileno())
+        await asyncio.sleep(0)
         self._server.close()
         waiting: list[socket.socket] = []
         with listening, contextlib.suppress(OSError):

@@ -21,8 +21,8 @@ MAX_BUFFERED = 5_000
 _SLICE = 200
 """Lines that are formatted in one turn of the event loop: about 0.3 ms."""
 
-Entry = tuple[float, str, str, str, str, int, str, float, float, float, int, int]
-"""Time, request id, model, version, protocol, status, code, duration, queue, compute, rows,
+Entry = tuple[float, str, str, str, str, str, int, str, float, float, float, int, int]
+"""Time, request id, model, version, arm, protocol, status, code, duration, queue, compute, rows,
 rows of the batch. A copy: the trace of a request that timed out may still be written to."""
 
 
@@ -41,6 +41,7 @@ class AccessLog:
         }
         self._entries: list[Entry] = []
         self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     def append(self, trace: RequestTrace, status: int, code: str, duration_s: float) -> None:
         """Notes one request; a full buffer is written at once."""
@@ -51,6 +52,7 @@ class AccessLog:
                 trace.request_id,
                 trace.model,
                 trace.version,
+                trace.arm,
                 trace.protocol,
                 status,
                 code,
@@ -75,6 +77,8 @@ class AccessLog:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._writing is not None:
+            await self._writing
         self.flush()
 
     def flush(self) -> None:
@@ -88,24 +92,25 @@ class AccessLog:
             await asyncio.sleep(INTERVAL_S)
             entries, self._entries = self._entries, []
             parts: list[str] = []
-            done = 0
             try:
                 for start in range(0, len(entries), _SLICE):
                     parts.append(self._format(entries[start : start + _SLICE]))
                     await asyncio.sleep(0)
-                if parts:
-                    # Not to be cancelled half-way: the thread would still write these lines.
-                    done = len(entries)
-                    await asyncio.shield(asyncio.to_thread(self._handler.write, "".join(parts)))
-            finally:
-                self._entries[:0] = entries[done:]
+            except asyncio.CancelledError:
+                self._entries[:0] = entries
+                raise
+            if parts:
+                write = asyncio.to_thread(self._handler.write, "".join(parts))
+                self._writing = asyncio.create_task(write)
+                # A thread cannot be cancelled: `close` waits for it.
+                await asyncio.shield(self._writing)
 
     def _format(self, entries: Sequence[Entry]) -> str:
         """The lines of some requests, as `LineFormatter` would write them."""
         head = self._head
         lines = []
         for (
-            at, request_id, model, version, protocol, status, code,
+            at, request_id, model, version, arm, protocol, status, code,
             duration_s, queue_s, compute_s, rows, batch_rows,
         ) in entries:  # fmt: skip
             line = {"timestamp": rfc3339(at), **head, "request_id": request_id}
@@ -113,6 +118,8 @@ class AccessLog:
                 line["model"] = model
             if version:
                 line["version"] = version
+            if arm:
+                line["arm"] = arm
             line["protocol"] = protocol
             line["status"] = status
             line["code"] = code

@@ -48,7 +48,10 @@ class NodeCollector(Collector):
 
 def render(totals: NodeTotals, accept: str) -> tuple[bytes, str]:
     """The exposition in the format that the scraper asks for, and its content type."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # it trips over versions that are no numbers
+        encode, content_type = choose_encoder("")
     return encode(NodeCollector(totals)), content_type
 
 

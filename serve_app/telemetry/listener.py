@@ -48,6 +48,8 @@ class MetricsListener:
         bound = _bind(self._metrics)
         config = uvicorn.Config(
             self._app,
+            interface="asgi3",
+            proxy_headers=False,
             http="httptools",
             ws="none",
             lifespan="off",

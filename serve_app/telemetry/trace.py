@@ -9,10 +9,12 @@ class RequestTrace:
     """Filled in along the way of one request; read once, when it is finished.
 
     Model and version are set only after the route table has confirmed them, so that a label never
-    holds what a client made up.
+    holds what a client made up. The arm is the version that the release assigned; it stays empty
+    where the client pinned the version.
     """
 
     __slots__ = (
+        "arm",
         "batch_rows",
         "compute_s",
         "model",
@@ -30,6 +32,7 @@ class RequestTrace:
         self.started = monotonic()
         self.model = ""
         self.version = ""
+        self.arm = ""
         self.rows = 0
         self.queue_s = 0.0
         self.compute_s = 0.0

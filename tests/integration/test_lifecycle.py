@@ -73,7 +73,7 @@ def test_wrong_usage_has_its_own_exit_code(cluster: Cluster) -> None:
     assert done.returncode == 64
 
 
-def test_render_is_deterministic_and_accepted_by_serve(tmp_path: Path) -> None:
+def test_render_is_deterministic_and_accepted_by_serve(cluster: Cluster) -> None:
     import yaml
     from ray.serve.schema import ServeDeploySchema
 

@@ -38,7 +38,7 @@ def stream() -> io.StringIO:
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [json.loads(line) for line in stream.getvalue().split("\n") if line]
 
 
 def log_line(stream: io.StringIO, *args: Any, **kwargs: Any) -> dict[str, Any]:

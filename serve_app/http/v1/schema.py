@@ -22,7 +22,6 @@ class EmbeddingsRequest(BaseModel):
         "float", description="base64: little-endian FP32"
     )
     dimensions: int | None = Field(None, description="only the model's own number is allowed")
-    user: str | None = Field(None, description="ignored")
 
 
 class Embedding(BaseModel):

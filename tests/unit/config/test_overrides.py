@@ -35,7 +35,7 @@ def value(config: Config, path: str) -> Any:
         (f"{DIGITS}.resources.num_gpus=0.5", f"{DIGITS}.resources.num_gpus", 0.5),
         ("models.digits.description='a, b = c'", "models.digits.description", "a, b = c"),
         ("models.digits.description=${env}", "models.digits.description", "local"),
-        ("grpc.port=${oc.decode:${oc.env:HTTP_PORT,9001}}", "grpc.port", 9001),
+        ('grpc.port=${oc.env:HTTP_PORT,"9001"}', "grpc.port", 9001),
     ],
 )
 def test_any_value_can_be_overridden(override: str, path: str, expected: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -120,3 +121,17 @@ def test_what_is_not_for_clients_becomes_an_internal_error(
     known = InvalidInput("x")
     assert as_serve_app_error(known, "id-7") is known
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("kind", list(tree()))
+def test_the_reference_lists_every_code_with_its_status(kind: type[ServeAppError]) -> None:
+    reference = Path(__file__).parents[3] / "docs" / "reference" / "errors.md"
+    if issubclass(kind, errors.OperatorError):
+        assert f"`{kind.code}`" in reference.read_text()
+        return
+    row = next(
+        line for line in reference.read_text().splitlines() if line.startswith(f"| `{kind.code}` |")
+    )
+    assert f"| {kind.status} | {kind.grpc_status} |" in row
+    if kind.retryable:
+        assert "| yes |" in row

@@ -1,0 +1,86 @@
+"""The route table from configured models and what Serve says about replicas."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from ray.serve._private.common import (
+    DeploymentStatus,
+    DeploymentStatusTrigger,
+    ReplicaState,
+)
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatusOverview,
+    ServeStatus,
+)
+
+from deployments.naming import GATEWAY, INGRESS, REPLICA
+from deployments.router import Counts, building, compile_table, running_replicas
+from serve_app.config.load import load_config
+from serve_app.domain.inference import VersionKey
+
+MODELS = load_config(["model=[digits]"]).models
+FACTS = {VersionKey("digits", version): {"accuracy": "0.98"} for version in "123"}
+
+
+def application(status: ApplicationStatus, running: int | None) -> ApplicationStatusOverview:
+    """An application with one deployment, or with none while Serve builds it."""
+    deployment = DeploymentStatusOverview(
+        status=DeploymentStatus.HEALTHY,
+        status_trigger=DeploymentStatusTrigger.UNSPECIFIED,
+        replica_states={ReplicaState.RUNNING: running or 0, ReplicaState.STARTING: 1},
+        message="",
+    )
+    return ApplicationStatusOverview(
+        status=status,
+        message="",
+        last_deployed_time_s=0.0,
+        deployments={} if running is None else {REPLICA: deployment},
+    )
+
+
+def test_only_running_replicas_count() -> None:
+    status = ServeStatus(applications={"a": application(ApplicationStatus.RUNNING, 2)})
+    assert running_replicas(status, {}) == {("a", REPLICA): 2}
+
+
+def test_while_serve_builds_an_application_its_old_replicas_go_on_counting() -> None:
+    status = ServeStatus(
+        applications={
+            "a": application(ApplicationStatus.DEPLOYING, None),
+            "b": application(ApplicationStatus.RUNNING, 1),
+        }
+    )
+    assert building(status) == {"a"}
+    before = {("a", REPLICA): 2, ("b", REPLICA): 3, ("gone", REPLICA): 1}
+    assert running_replicas(status, before) == {("a", REPLICA): 2, ("b", REPLICA): 1}
+
+
+def test_a_removed_application_has_no_replicas() -> None:
+    assert running_replicas(ServeStatus(), {("a", REPLICA): 2}) == {}
+
+
+def test_the_table_holds_what_an_ingress_needs() -> None:
+    counts: Counts = {("digits@1", REPLICA): 1, ("digits@2", REPLICA): 2, (GATEWAY, INGRESS): 2}
+    table = compile_table(MODELS, counts, FACTS)
+    digits = table.models["digits"]
+    assert table.ingresses == 2
+    assert {v: route.replicas for v, route in digits.versions.items()} == {"1": 1, "2": 2, "3": 0}
+    assert digits.versions["2"].metadata["accuracy"] == "0.98"
+    assert [(c.version, c.weight) for c in digits.candidates] == [("2", 100)]
+    assert digits.batchable
+
+
+def test_a_version_that_has_not_said_what_it_is_gets_no_traffic() -> None:
+    table = compile_table(MODELS, {("digits@2", REPLICA): 1}, {})
+    assert not table.models["digits"].ready
+
+
+def test_tables_can_be_compared_and_are_frozen() -> None:
+    first, second = (compile_table(MODELS, {}, FACTS) for _ in range(2))
+    assert first == second
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        first.revision = 5  # type: ignore[misc]

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import threading
+from time import time
+from typing import Any
+
+import pytest
+
+from serve_app.log import EXTRA_FIELDS, LineHandler, rfc3339
+from serve_app.telemetry import access_log as access_log_module
+from serve_app.telemetry.access_log import LOGGER, MAX_BUFFERED, AccessLog
+from tests.unit.telemetry.traces import trace
+
+
+class CountingStream(io.StringIO):
+    """Counts its writes, which come from any thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+        self.written = threading.Event()
+
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        self.writes += 1
+        self.written.set()
+        return count
+
+
+@pytest.fixture
+def stream() -> CountingStream:
+    return CountingStream()
+
+
+@pytest.fixture
+def log(stream: CountingStream) -> AccessLog:
+    return AccessLog(LineHandler("ingress", stream, owned=False))
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().split("\n") if line]
+
+
+def test_a_line_says_everything_about_a_request(log: AccessLog, stream: CountingStream) -> None:
+    log.append(trace(request_id="id-1"), 200, "ok", 0.0123456)
+    assert stream.getvalue() == ""
+    log.flush()
+    (line,) = lines(stream)
+    assert line.pop("timestamp").endswith("Z")
+    assert line.pop("pid") > 0
+    assert line == {
+        "level": "INFO",
+        "logger": "serve_app.access",
+        "message": "request",
+        "process": "ingress",
+        "action": "request",
+        "request_id": "id-1",
+        "model": "digits",
+        "version": "2",
+        "arm": "2",
+        "protocol": "http",
+        "status": 200,
+        "code": "ok",
+        "duration_ms": 12.346,
+        "queue_ms": 1.5,
+        "compute_ms": 4.0,
+        "rows": 1,
+        "batch_rows": 7,
+    }
+
+
+@pytest.mark.parametrize("measured", [{}, {"model": "", "version": "", "arm": "", "batch_rows": 0}])
+def test_lines_are_those_of_the_formatter(
+    log: AccessLog, stream: CountingStream, measured: dict[str, Any]
+) -> None:
+    before = time()
+    log.append(trace(**measured), 404, "model_not_found", 0.5)
+    log.flush()
+    fast = lines(stream)[0]
+    extra = {name: fast[name] for name in EXTRA_FIELDS if name in fast}
+    record = logging.makeLogRecord(
+        {"name": LOGGER, "levelname": "INFO", "msg": "request", "created": before, **extra}
+    )
+    handler = LineHandler("ingress", io.StringIO(), owned=False)
+    slow = json.loads(handler.format(record))
+    assert list(fast) == list(slow)
+    assert fast | {"timestamp": ""} == slow | {"timestamp": ""}
+
+
+def test_a_request_that_met_no_batch_has_no_batch_fields(
+    log: AccessLog, stream: CountingStream
+) -> None:
+    log.append(trace(model="", version="", arm="", batch_rows=0), 404, "model_not_found", 0.5)
+    log.flush()
+    missing = {"model", "version", "arm", "queue_ms", "compute_ms", "rows", "batch_rows"}
+    assert missing.isdisjoint(lines(stream)[0])
+
+
+def test_the_time_is_that_of_the_request(
+    log: AccessLog, stream: CountingStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for now in (1_700_000_000.25, 1_700_000_009.5):
+        monkeypatch.setattr(access_log_module, "time", lambda now=now: now)
+        log.append(trace(), 200, "ok", 0.0)
+    log.flush()
+    times = [line["timestamp"] for line in lines(stream)]
+    assert times == [rfc3339(1_700_000_000.25), rfc3339(1_700_000_009.5)]
+
+
+def test_a_line_is_a_copy(log: AccessLog, stream: CountingStream) -> None:
+    # The batch of a request that timed out can come back after its line was noted.
+    late = trace(batch_rows=0)
+    log.append(late, 504, "deadline_exceeded", 1.0)
+    late.batch_rows, late.request_id = 9, "changed"
+    log.flush()
+    assert lines(stream)[0]["request_id"] == "id"
+    assert "batch_rows" not in lines(stream)[0]
+
+
+def test_a_request_id_cannot_forge_a_line(log: AccessLog, stream: CountingStream) -> None:
+    for request_id in ('x","status":200}\n{"a":"', "\udcff\x00"):
+        log.append(trace(request_id=request_id), 500, "internal", 0.1)
+    log.flush()
+    assert [line["request_id"] for line in lines(stream)] == [
+        'x","status":200}\n{"a":"',
+        "\\udcff\x00",
+    ]
+
+
+def test_the_buffer_is_bounded(log: AccessLog, stream: CountingStream) -> None:
+    for number in range(MAX_BUFFERED + 10):
+        log.append(trace(request_id=str(number)), 200, "ok", 0.0)
+    assert stream.writes == 1
+    assert len(lines(stream)) == MAX_BUFFERED
+    log.flush()
+    assert [int(line["request_id"]) for line in lines(stream)] == list(range(MAX_BUFFERED + 10))
+
+
+async def test_lines_are_written_together_by_a_task(
+    log: AccessLog, stream: CountingStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log_module, "INTERVAL_S", 0.01)
+    log.start()
+    for number in range(1000):
+        log.append(trace(request_id=str(number)), 200, "ok", 0.0)
+    assert await asyncio.to_thread(stream.written.wait, 10)
+    assert [int(line["request_id"]) for line in lines(stream)] == list(range(1000))
+    assert stream.writes == 1
+    await log.close()
+
+
+async def test_nothing_is_lost_or_doubled_by_an_orderly_close(
+    stream: CountingStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log_module, "INTERVAL_S", 0.0)
+    total = 0
+    for turns in range(12):
+        # Closed at another step of the writing task each time.
+        log = AccessLog(LineHandler("ingress", stream, owned=False))
+        log.start()
+        for _ in range(700):
+            log.append(trace(request_id=str(total)), 200, "ok", 0.0)
+            total += 1
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await log.close()
+        await log.close()
+    written = sorted(int(line["request_id"]) for line in lines(stream))
+    assert written == list(range(total))
+
+
+async def test_a_stream_that_is_gone_stops_nothing(
+    log: AccessLog, stream: CountingStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log_module, "INTERVAL_S", 0.0)
+    stream.close()
+    log.start()
+    for _ in range(20):
+        log.append(trace(), 200, "ok", 0.0)
+        await asyncio.sleep(0.001)
+    await log.close()
