@@ -48,7 +48,7 @@ class HandleGateway:
                 )
             except (RayServeException, RayError):
                 logger.warning(
-                    "no handle yet", extra={"action": "prepare", "version": str(key)}, exc_info=True
+                    "no handle yet", extra={"action": "prepare", **key._asdict()}, exc_info=True
                 )
 
     async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
@@ -87,5 +87,5 @@ def _translated(key: VersionKey, error: Exception) -> ServeAppError:
         return NotReady(f"{key} is not available")
     if isinstance(error, RayError | RayServeException) and not isinstance(error, RayTaskError):
         return ReplicaLost(f"a replica of {key} was lost")
-    logger.error("call failed", extra={"action": "call", "version": str(key)}, exc_info=error)
+    logger.error("call failed", extra={"action": "call", **key._asdict()}, exc_info=error)
     return ModelFailed("the model failed to compute this request")

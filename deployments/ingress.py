@@ -101,5 +101,6 @@ class Ingress:
         if self._grpc is not None:
             drains.append(self._grpc.drain(timeout_s))
         await asyncio.gather(*drains, return_exceptions=True)
+        self._dataplane.draining = True
         self._follower.cancel()
         await self._recorder.close()

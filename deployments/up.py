@@ -92,8 +92,10 @@ def up(config: Config, home: Path, actor: str) -> float:
                 apply(api, config, document, show_state)
             except (ServeAppError, KeyboardInterrupt) as error:
                 reason = str(error) or type(error).__name__
-                log.finish(revision, "failed", reason)
-                _undo(api, before, target, home, config)
+                try:
+                    _undo(api, before, target, config)
+                finally:
+                    log.finish(revision, "failed", reason)
                 raise
             log.finish(revision, "applied", "")
     except (ServeAppError, KeyboardInterrupt):
@@ -104,9 +106,7 @@ def up(config: Config, home: Path, actor: str) -> float:
     return time.monotonic() - began
 
 
-def _undo(
-    api: ServeApi, before: Document | None, target: Target, home: Path, config: Config
-) -> None:
+def _undo(api: ServeApi, before: Document | None, target: Target, config: Config) -> None:
     if before is not None:
         with step("Putting the former deployment back"):
             back = restore(api, before, config.cluster.ready_timeout_s)

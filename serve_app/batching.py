@@ -271,7 +271,7 @@ class VersionQueue:
             for member in members:
                 self._fail(member, error)
         except Exception:
-            logger.exception("batch failed", extra={"action": "batch", "version": str(self._key)})
+            logger.exception("batch failed", extra={"action": "batch", **self._key._asdict()})
             for member in members:
                 self._fail(member, ServeAppError())
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping
 
 from serve_app.batching import BatchObserver, VersionQueue
 from serve_app.config.ingress import RequestLimits
+from serve_app.context import current_request
 from serve_app.domain.gateway import Gateway
 from serve_app.domain.inference import InferenceRequest, InferenceResult, VersionKey
 from serve_app.domain.routing import (
@@ -75,6 +76,7 @@ class DataPlane:
         """
         if self.draining:
             raise Draining("this server is shutting down")
+        current_request.set(trace)
         model = self.table.model(request.model)
         trace.model = model.name
         route = choose_version(model, request.version, request.request_id)

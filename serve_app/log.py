@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -57,6 +58,11 @@ class LogSettings(Protocol):
     @property
     def level(self) -> str:
         """The lowest level that is written."""
+        ...
+
+    @property
+    def max_file_bytes(self) -> int:
+        """At this size a log file is renamed and a new one begun."""
         ...
 
 
@@ -108,8 +114,11 @@ class LineFormatter(OrjsonFormatter):
                 value = getattr(request, name)
             if value is not None and value != "":
                 log_data[name] = value if type(value) in _PLAIN else str(value)
-        if message_dict.get("exc_info"):
-            log_data["exception"] = str(message_dict["exc_info"])[-_MAX_TEXT:]
+        if record.exc_info and record.exc_info[0] is not None:
+            # Not `formatException`: it prints, and Serve replaces `print` in its replicas by one
+            # that garbles a traceback.
+            text = "".join(traceback.format_exception(*record.exc_info))
+            log_data["exception"] = text.rstrip()[-_MAX_TEXT:]
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """JSON without the line's end, which the handler adds."""
@@ -117,13 +126,25 @@ class LineFormatter(OrjsonFormatter):
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to one stream; the access log writes its own through the same lock."""
+    """Writes lines to one stream; the access log writes its own through the same lock.
 
-    def __init__(self, process: str, stream: TextIO, *, owned: bool) -> None:
+    A file that has reached `max_bytes` is renamed to `<name>.1`, in place of an older one, so that
+    a process never keeps more than twice that on the disk.
+    """
+
+    def __init__(
+        self, process: str, stream: TextIO, *, path: Path | None = None, max_bytes: int = 0
+    ) -> None:
         super().__init__(stream)
         self.process = process
-        self._owned = owned
+        self._path = path
+        self._max_bytes = max_bytes
         self.setFormatter(LineFormatter(process))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record."""
+        super().emit(record)
+        self._rotate()
 
     def write(self, lines: str) -> None:
         """Writes finished lines; a stream that cannot take them loses them, as for any handler."""
@@ -131,15 +152,29 @@ class LineHandler(logging.StreamHandler[TextIO]):
         try:
             self.stream.write(lines)
             self.stream.flush()
+            self._rotate()
         except (OSError, ValueError):  # full disk, closed pipe: there is nowhere left to say so
             return
         finally:
             self.release()
 
+    def _rotate(self) -> None:
+        """Starts a new file when this one is full; called with the lock held."""
+        path = self._path
+        if path is None or not self._max_bytes or self.stream.tell() < self._max_bytes:
+            return
+        try:
+            path.replace(path.with_name(f"{path.name}.1"))
+            fresh = path.open("a", encoding="utf-8")
+        except OSError:  # the old file stays in use: rather too large than lost
+            return
+        full, self.stream = self.stream, fresh
+        full.close()
+
     def close(self) -> None:
         """Closes a file that was opened for this handler, never a stream that was given."""
         super().close()
-        if self._owned:
+        if self._path is not None:
             self.stream.close()
 
 
@@ -159,9 +194,11 @@ def configure_logging(
     """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = LineHandler(process, path.open("a", encoding="utf-8"), owned=True)
+        handler = LineHandler(
+            process, path.open("a", encoding="utf-8"), path=path, max_bytes=log.max_file_bytes
+        )
     else:
-        handler = LineHandler(process, stream or sys.stderr, owned=False)
+        handler = LineHandler(process, stream or sys.stderr)
     root = logging.getLogger()
     for former in [each for each in root.handlers if isinstance(each, LineHandler)]:
         root.removeHandler(former)
@@ -183,4 +220,4 @@ def current_handler() -> LineHandler:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LineHandler):
             return handler
-    return LineHandler("unknown", sys.stderr, owned=False)
+    return LineHandler("unknown", sys.stderr)

@@ -44,7 +44,12 @@ class DatabaseConfig(Schema):
 
 
 class LogConfig(Schema):
-    """JSON logs on standard error of each process."""
+    """JSON logs of each process, in `<home>/logs`."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     access: bool = Field(True, description="one line per request")
+    max_file_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=4096,
+        description="a log file of this size is renamed to *.1 and a new one begun",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +14,10 @@ from serve_app.config.listener import GrpcConfig, HttpConfig, MetricsConfig
 from serve_app.config.model import ModelConfig
 from serve_app.config.schema import Schema
 from serve_app.domain.tensor import Name
+
+GRPC_AGE_JITTER = 1.1
+"""gRPC lets a connection live up to a tenth longer than its maximum age."""
+GRPC_GRACE_S = 2.0
 
 
 class Config(Schema):
@@ -30,45 +35,64 @@ class Config(Schema):
 
     @model_validator(mode="after")
     def _between_groups(self) -> Config:
-        problems: list[InitErrorDetails] = []
+        problems = [*self._versions(), *self._ports(), *self._drain()]
+        if problems:
+            raise ValidationError.from_exception_data("Config", problems)
+        return self
 
-        def problem(loc: tuple[str | int, ...], text: str, value: object) -> None:
-            kind = PydanticCustomError("inconsistent", "{text}", {"text": text})
-            problems.append(InitErrorDetails(type=kind, loc=loc, input=value))
-
+    def _versions(self) -> Iterator[InitErrorDetails]:
         for name, model in self.models.items():
             declared = ", ".join(model.versions)
             for position, candidate in enumerate(model.release.candidates):
                 if candidate.version not in model.versions:
-                    problem(
+                    yield _problem(
                         ("models", name, "release", "candidates", position, "version"),
                         f'"{candidate.version}" is not a version of {name}. Declared: {declared}.',
                         candidate.version,
                     )
             inputs = {spec.name for spec in model.inputs}
             for version, settings in model.versions.items():
+                where = ("models", name, "versions", version)
                 for key in settings.warm_up:
                     if key not in inputs:
-                        problem(
-                            ("models", name, "versions", version, "warm_up", key),
+                        yield _problem(
+                            (*where, "warm_up", key),
                             f'"{key}" is not an input of {name}. Declared: {", ".join(inputs)}.',
                             key,
                         )
                 artifact = settings.artifact
                 if self.env == "production" and artifact is not None and artifact.sha256 is None:
-                    problem(
-                        ("models", name, "versions", version, "artifact", "sha256"),
+                    yield _problem(
+                        (*where, "artifact", "sha256"),
                         "env=production needs the sha256 of every artifact. It is printed by: "
                         f"python -m serve_app.artifacts hash {artifact.uri}",
                         None,
                     )
+
+    def _ports(self) -> Iterator[InitErrorDetails]:
         ports = [("http", self.http.port)]
         ports += [("grpc", self.grpc.port)] * self.grpc.enabled
         ports += [("metrics", self.metrics.port)] * self.metrics.enabled
         for index, (group, port) in enumerate(ports):
             for other, taken in ports[:index]:
                 if port == taken:
-                    problem((group, "port"), f"{port} is also {other}.port.", port)
-        if problems:
-            raise ValidationError.from_exception_data("Config", problems)
-        return self
+                    yield _problem((group, "port"), f"{port} is also {other}.port.", port)
+
+    def _drain(self) -> Iterator[InitErrorDetails]:
+        """A stopping ingress serves its gRPC connections until they have aged out."""
+        age_s = self.grpc.max_connection_age_s
+        if not self.grpc.enabled or age_s is None:
+            return
+        needed_s = age_s * GRPC_AGE_JITTER + GRPC_GRACE_S
+        if self.ingress.drain_timeout_s < needed_s:
+            yield _problem(
+                ("ingress", "drain_timeout_s"),
+                f"must be at least {needed_s:g}: gRPC connections live for "
+                f"grpc.max_connection_age_s={age_s:g} and a little more.",
+                self.ingress.drain_timeout_s,
+            )
+
+
+def _problem(loc: tuple[str | int, ...], text: str, value: object) -> InitErrorDetails:
+    kind = PydanticCustomError("inconsistent", "{text}", {"text": text})
+    return InitErrorDetails(type=kind, loc=loc, input=value)

@@ -22,6 +22,7 @@ SOURCES = sorted(
 LEVELS = {
     "serve_app.errors": 0,
     "serve_app.log": 0,
+    "serve_app.context": 0,
     "serve_app.domain": 1,
     "serve_app.config": 2,
     "serve_app.predictors": 3,

@@ -229,7 +229,7 @@ def test_lines_of_others_go_the_same_way(stream: io.StringIO) -> None:
 
 
 def test_a_stream_that_is_gone_stops_nobody(stream: io.StringIO) -> None:
-    handler = LineHandler("x", stream, owned=False)
+    handler = LineHandler("x", stream)
     stream.close()
     handler.write("lost\n")
 
@@ -260,3 +260,34 @@ def test_the_reference_lists_every_field() -> None:
     documented = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     fixed = ["timestamp", "level", "logger", "message", "process", "pid"]
     assert documented == [*fixed, *EXTRA_FIELDS, "exception"]
+
+
+def test_a_full_file_is_kept_once_beside_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "ingress.log"
+    log = LogConfig(max_file_bytes=4096)
+    handler = configure_logging(log, process="ingress", path=path)
+    try:
+        for _ in range(10):
+            handler.write('{"line": "' + "x" * 1000 + '"}\n')
+        assert path.stat().st_size < 4096
+        former = path.with_name("ingress.log.1")
+        assert 4096 <= former.stat().st_size < 6000
+        assert sorted(each.name for each in path.parent.iterdir()) == [path.name, former.name]
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def test_a_traceback_is_whole_where_print_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    handler = configure_logging(LogConfig(), process="x", stream=stream)
+    monkeypatch.setattr("builtins.print", lambda *objects, **options: None)
+    try:
+        raise ValueError("the cause")
+    except ValueError:
+        logging.getLogger("serve_app.test").exception("failed")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    text = json.loads(stream.getvalue())["exception"]
+    assert text.startswith("Traceback (most recent call last):\n  File")
+    assert text.endswith("ValueError: the cause")

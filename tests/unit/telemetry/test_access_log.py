@@ -38,7 +38,7 @@ def stream() -> CountingStream:
 
 @pytest.fixture
 def log(stream: CountingStream) -> AccessLog:
-    return AccessLog(LineHandler("ingress", stream, owned=False))
+    return AccessLog(LineHandler("ingress", stream))
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def test_lines_are_those_of_the_formatter(
     record = logging.makeLogRecord(
         {"name": LOGGER, "levelname": "INFO", "msg": "request", "created": before, **extra}
     )
-    handler = LineHandler("ingress", io.StringIO(), owned=False)
+    handler = LineHandler("ingress", io.StringIO())
     slow = json.loads(handler.format(record))
     assert list(fast) == list(slow)
     assert fast | {"timestamp": ""} == slow | {"timestamp": ""}
@@ -160,7 +160,7 @@ async def test_nothing_is_lost_or_doubled_by_an_orderly_close(
     total = 0
     for turns in range(12):
         # Closed at another step of the writing task each time.
-        log = AccessLog(LineHandler("ingress", stream, owned=False))
+        log = AccessLog(LineHandler("ingress", stream))
         log.start()
         for _ in range(700):
             log.append(trace(request_id=str(total)), 200, "ok", 0.0)

@@ -72,7 +72,7 @@ async def client(port: int) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def handler(stream: io.StringIO) -> LineHandler:
-    return LineHandler("ingress", stream, owned=False)
+    return LineHandler("ingress", stream)
 
 
 def values(text: str) -> dict[tuple[str, ...], float]:
