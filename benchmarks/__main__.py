@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import ingress_profile, report, run_digits, run_minilm, run_startup, run_users
+from benchmarks import ingress_profile, report, run_digits, run_minilm, run_startup, run_users, wrk
 from benchmarks.errors import BenchmarkError
 from benchmarks.musts import evaluate
 from benchmarks.settings import Settings
@@ -20,6 +20,7 @@ MEASURED: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "minilm": run_minilm.run,
     "startup": run_startup.run,
 }
+NEED_WRK = ("all", "digits", "minilm", "profile")
 SCENARIOS = ("all", *MEASURED, "users", "profile")
 
 EPILOG = """
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     settings = Settings(options.seconds or 6.0, options.repeats, console.print)
     try:
+        if options.scenario in NEED_WRK:
+            wrk.program()  # says what is missing before anything has started
         if options.scenario == "users":
             return run_users.run(options.host, options.users, options.seconds or 20.0)
         if options.scenario == "profile":

@@ -45,20 +45,30 @@ class WrkResult:
         return self.refused + self.socket_errors
 
 
+def program() -> str:
+    """The path of wrk.
+
+    Raises:
+        BenchmarkError: it is not installed; says how to.
+    """
+    path = shutil.which("wrk")
+    if path is None:
+        raise BenchmarkError(INSTALL)
+    return path
+
+
 def run(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> WrkResult:
     """Posts JSON bodies in turn over keep-alive connections, each sending as it gets its answer.
 
     Raises:
         BenchmarkError: wrk is missing, or failed.
     """
-    program = shutil.which("wrk")
-    if program is None:
-        raise BenchmarkError(INSTALL)
+    path = program()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         script = Path(folder, "post.lua")
         script.write_bytes(lua_script(bodies))
         command = [
-            *(program, "--threads", "1", "--connections", str(connections)),
+            *(path, "--threads", "1", "--connections", str(connections)),
             *("--duration", f"{max(1, round(seconds))}s", "--timeout", f"{TIMEOUT_S}s"),
             *("--latency", "--script", str(script), url),
         ]

@@ -3,61 +3,67 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import httpx
 
+from deployments.live import listener_url
 from deployments.manifest import Document
-from deployments.naming import GATEWAY
-from deployments.node import local_url
 from deployments.serve_api import ServeApi
 from deployments.status import DeploymentState, states
+from deployments.terminal import say, waiting
 from serve_app.config.root import Config
 from serve_app.errors import ClusterError
 
 POLL_S = 0.25
 
-Progress = Callable[[str, DeploymentState], None]
-"""Told about every change of one deployment's state: label and state."""
 
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """A deploy that reached its goal."""
-
-    seconds: float
-    labels: tuple[str, ...]
-
-
-def apply(api: ServeApi, config: Config, document: Document, progress: Progress) -> Applied:
+def apply(api: ServeApi, config: Config, document: Document) -> None:
     """Sends the document and waits until every version answers through the ingress.
 
     Raises:
         ClusterError: a deployment failed, or `cluster.ready_timeout_s` passed; says which and why.
     """
-    began = time.monotonic()
     api.put(document)
-    deadline = began + config.cluster.ready_timeout_s
-    seen: dict[str, DeploymentState] = {}
-    while True:
-        now = dict(states(api.details(), config))
-        for label, state in now.items():
-            if seen.get(label) != state:
-                seen[label] = state
-                progress(label, state)
-        _raise_failures(now)
-        if all(state.ready for state in now.values()) and _answers(config):
-            return Applied(time.monotonic() - began, tuple(now))
-        if time.monotonic() > deadline:
-            raise ClusterError(_late(now, config.cluster.ready_timeout_s))
-        time.sleep(POLL_S)
+    wait_until_ready(api, config)
+
+
+def wait_until_ready(api: ServeApi, config: Config) -> None:
+    """Waits until every version answers; shows a line for each that becomes ready.
+
+    Raises:
+        ClusterError: a deployment failed, or `cluster.ready_timeout_s` passed; says which and why.
+    """
+    base = listener_url(config.http.host, config.http.port, api.dashboard)
+    deadline = time.monotonic() + config.cluster.ready_timeout_s
+    changing: set[str] = set()
+    with waiting("Waiting for replicas"):
+        while True:
+            now = dict(states(api.details(), config.models))
+            _raise_failures(now)
+            _show_progress(now, changing)
+            if all(state.ready for state in now.values()) and _answers(base, config):
+                return
+            if time.monotonic() > deadline:
+                raise ClusterError(_late(now, config.cluster.ready_timeout_s))
+            time.sleep(POLL_S)
+
+
+def _show_progress(now: Mapping[str, DeploymentState], changing: set[str]) -> None:
+    """A line for each deployment that has become ready since the last call."""
+    for label, state in now.items():
+        if not state.ready:
+            changing.add(label)
+        elif label in changing:
+            changing.remove(label)
+            count = f"{state.running} replica{'' if state.running == 1 else 's'}"
+            say(f"  {label:<24} {count:<12} ready")
 
 
 def remove(api: ServeApi, timeout_s: float) -> None:
     """Removes all applications and waits until their replicas have drained."""
-    api.delete()
     deadline = time.monotonic() + timeout_s
+    api.delete(timeout_s)
     while api.details().get("applications"):
         if time.monotonic() > deadline:
             raise ClusterError(f"applications still drain after {timeout_s:.0f} s")
@@ -94,9 +100,8 @@ def _late(now: Mapping[str, DeploymentState], timeout_s: float) -> str:
     return "\n".join(lines)
 
 
-def _answers(config: Config) -> bool:
+def _answers(base: str, config: Config) -> bool:
     """Whether the ingress itself calls every deployed version ready."""
-    base = local_url(config.http.host, config.http.port)
     try:
         with httpx.Client(base_url=base, timeout=2.0, trust_env=False) as client:
             return all(
@@ -106,19 +111,3 @@ def _answers(config: Config) -> bool:
             )
     except httpx.HTTPError:
         return False
-
-
-def previous_document(api: ServeApi) -> Document | None:
-    """The document that the cluster runs now, or None when it runs nothing of ours."""
-    details = api.details()
-    applications = details.get("applications", {})
-    if GATEWAY not in applications:
-        return None
-    return {
-        "proxy_location": "Disabled",
-        "applications": [
-            account["deployed_app_config"]
-            for account in applications.values()
-            if account.get("deployed_app_config")
-        ],
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -48,33 +49,48 @@ def _examples(*commands: str) -> str:
 @app.command(epilog=_examples("serve-app up", "serve-app up 'model=[digits]' http.port=8080"))
 def up(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Start or join Ray, apply the config, wait until it serves."""
-    from deployments.node import local_url
-    from deployments.up import example_request
+    from deployments.live import listener_url
+    from deployments.up import example_body
     from deployments.up import up as bring_up
 
     config = load_config(overrides or (), config_dir)
     seconds = bring_up(config, home_dir(), getpass.getuser())
-    base = local_url(config.http.host, config.http.port)
+    dashboard = config.cluster.address or ""
+    base = listener_url(config.http.host, config.http.port, dashboard)
     say(f"Serving after {seconds:.0f} s.\n")
-    say(f"  HTTP  {base}" + ("   docs at /docs" if config.http.docs else ""))
+    say(f"  HTTP     {base}" + ("   docs at /docs" if config.http.docs else ""))
     if config.grpc.enabled:
-        say(f"  gRPC  {config.grpc.host}:{config.grpc.port}")
+        grpc = listener_url(config.grpc.host, config.grpc.port, dashboard)
+        say(f"  gRPC     {grpc.removeprefix('http://')}")
     if config.metrics.enabled:
-        say(f"  Metrics  {local_url(config.metrics.host, config.metrics.port)}/metrics")
-    _, command = example_request(config)
-    say(f"\nTry it:\n  {command}")
-    if config.env == "local":
-        say("\nThis profile has no authentication and listens on 127.0.0.1 only.")
+        metrics = listener_url(config.metrics.host, config.metrics.port, dashboard)
+        say(f"  metrics  {metrics}/metrics")
+    model, body = example_body(config)
+    say(
+        f"\nTry it:\n  curl -s {base}/v2/models/{model}/infer "
+        f"-H 'content-type: application/json' \\\n       -d '{json.dumps(body)}'"
+    )
+    hosts = {config.http.host, config.grpc.host, config.metrics.host}
+    reach = "this machine only" if hosts <= {"127.0.0.1", "localhost", "::1"} else "the NETWORK"
+    say(f"\nThere is no authentication of clients yet; these ports can be reached from {reach}.")
 
 
 @app.command(epilog=_examples("serve-app down", "serve-app down --timeout 5"))
 def down(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
     timeout: Annotated[float, typer.Option(help="Seconds that requests in flight may take.")] = 60,
 ) -> None:
-    """Drain and stop the cluster that `up` started here."""
+    """Drain and stop the cluster that `up` started here, or leave the one that it joined."""
     from deployments.up import down as take_down
+    from deployments.up import leave
 
-    say("Stopped." if take_down(home_dir(), timeout) else "Nothing runs here.")
+    config = load_config(overrides, config_dir) if overrides else None
+    if config is not None and config.cluster.address is not None:
+        done = leave(config, home_dir(), timeout)
+    else:
+        done = take_down(home_dir(), timeout)
+    say("Stopped." if done else "Nothing runs here.")
 
 
 @app.command(epilog=_examples("serve-app status", "serve-app status --json"))
@@ -139,14 +155,17 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 failed and undone, 64 wrong usage."""
+    """Entry point: exit code 0 done, 1 failed and undone, 64 wrong usage, 130 interrupted."""
     try:
         app()
     except SystemExit as error:
         sys.exit(USAGE_ERROR if error.code == CLICK_USAGE_ERROR else error.code)
-    except OperatorError as error:
+    except (OperatorError, OSError) as error:
         complain(str(error))
         sys.exit(1)
+    except KeyboardInterrupt:
+        complain("Interrupted. What was begun has been undone.")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from deployments import node as ray_node
+from deployments.live import live
+from deployments.preflight import check_artifacts, check_ports
+from deployments.serve_api import ServeApi
 from deployments.status import states
-from deployments.up import check_artifacts, check_ports, find_target
+from deployments.up import find_target
 from serve_app.config.root import Config
 from serve_app.errors import ServeAppError
+from serve_app.store.deployments import DeploymentLog
 
 GIB = 1024**3
 
@@ -31,18 +35,22 @@ def examine(config: Config, home: Path) -> Iterator[Finding]:
     yield _versions()
     yield from _machine(config, home)
     yield _database(config)
-    target = find_target(config, home)
-    if target is None:
-        yield from _before_start(config, home)
-        return
     try:
+        target = find_target(config, home)
+        if target is None:
+            yield from _before_start(config, home)
+            return
         with target.api() as api:
             details = api.details()
     except ServeAppError as error:
         yield Finding("FAIL", str(error))
         return
-    yield Finding("ok", f"Ray answers at {target.dashboard}, token authentication on")
-    for label, state in states(details, config):
+    yield _token(target.dashboard)
+    running = live(details)
+    if running is None:
+        yield Finding("warn", "nothing is deployed. Deploy with: serve-app up")
+        return
+    for label, state in states(details, running.models):
         if state.ready:
             yield Finding("ok", f"{label}: {state.running} of {state.target} replicas")
         else:
@@ -79,20 +87,34 @@ def _machine(config: Config, home: Path) -> Iterator[Finding]:
         yield Finding("ok", text)
 
 
+def _token(dashboard: str) -> Finding:
+    """Whoever reaches an unguarded Ray runs code on it."""
+    with ServeApi(dashboard, "wrong") as stranger:
+        if stranger.answers():
+            return Finding(
+                "FAIL", f"Ray at {dashboard} answers without a token: RAY_AUTH_MODE=token"
+            )
+    return Finding("ok", f"Ray answers at {dashboard}, token authentication on")
+
+
 def _database(config: Config) -> Finding:
+    try:
+        DeploymentLog(config.database).latest_applied()
+    except ServeAppError as error:
+        return Finding("FAIL", f"database: {error}")
     if config.database.url.startswith("sqlite"):
         return Finding(
             "ok" if config.env != "production" else "warn",
             "database: SQLite on this machine. Fine for one node; for more: database=postgres",
         )
-    return Finding("ok", "database: PostgreSQL")
+    return Finding("ok", "database: PostgreSQL answers")
 
 
 def _before_start(config: Config, home: Path) -> Iterator[Finding]:
     yield Finding("ok", "no cluster runs here. Start one with: serve-app up")
     checks: list[Callable[[], None]] = [
         lambda: check_ports(config),
-        lambda: check_artifacts(config, home, make=False),
+        lambda: check_artifacts(config, home, examples_too=False),
     ]
     for check in checks:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from ray import serve
@@ -25,6 +25,9 @@ from serve_app.errors import (
 
 logger = logging.getLogger(__name__)
 
+LOOK_UPS = 40
+LOOK_UP_PAUSE_S = 0.25
+
 
 class HandleGateway:
     """Sends each batch by one handle call to a replica of its version, on any node."""
@@ -33,23 +36,36 @@ class HandleGateway:
         self._handles: dict[VersionKey, DeploymentHandle[Any]] = {}
 
     async def prepare(self, keys: Iterable[VersionKey]) -> None:
-        """Looks up the handles of new versions and forgets those of removed ones.
+        """Looks up the handles of versions that are new.
 
         The look-up asks the Serve controller, so it runs in a thread and never on the way of a
         request.
         """
-        wanted = set(keys)
-        for key in self._handles.keys() - wanted:
+        for key in set(keys) - self._handles.keys():
+            handle = await self._look_up(key)
+            if handle is not None:
+                self._handles[key] = handle
+
+    def forget(self, kept: Container[VersionKey]) -> None:
+        """Drops the handles of versions that are gone; call it when no request goes there now."""
+        for key in [key for key in self._handles if key not in kept]:
             del self._handles[key]
-        for key in wanted - self._handles.keys():
+
+    async def _look_up(self, key: VersionKey) -> DeploymentHandle[Any] | None:
+        """The handle of a version that runs; None if Serve goes on denying it.
+
+        While Serve imports an application's new document it denies for a second or so that the
+        deployment exists, although its old replicas serve.
+        """
+        for _ in range(LOOK_UPS):
             try:
-                self._handles[key] = await asyncio.to_thread(
+                return await asyncio.to_thread(
                     serve.get_deployment_handle, REPLICA, application_name(key)
                 )
             except (RayServeException, RayError):
-                logger.warning(
-                    "no handle yet", extra={"action": "prepare", **key._asdict()}, exc_info=True
-                )
+                await asyncio.sleep(LOOK_UP_PAUSE_S)
+        logger.warning("no handle", extra={"action": "prepare", **key._asdict()})
+        return None
 
     async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
         """See `serve_app.domain.gateway.Gateway`."""

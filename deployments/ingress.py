@@ -32,7 +32,6 @@ class Ingress:
 
     # Serve awaits an asynchronous constructor.
     async def __init__(self, arguments: GatewayArguments, router: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
-        self._started = False
         self._arguments = arguments
         self._router = router
         set_up(arguments.log, arguments.home, "ingress")
@@ -44,6 +43,11 @@ class Ingress:
         self._dataplane = DataPlane(self._gateway, limits, self._recorder.observe_batch)
         app = create_app(self._dataplane, arguments.http, limits, self._recorder)
         self._http = HttpListener(app, arguments.http)
+        self._metrics: HttpListener | None = None
+        if arguments.metrics.enabled:
+            self._metrics = HttpListener(
+                self._recorder.scrape_app, arguments.metrics.listener(), "metrics"
+            )
         self._grpc: GrpcListener | None = None
         if arguments.grpc.enabled:
             self._grpc = GrpcListener(self._dataplane, arguments.grpc, limits, self._recorder)
@@ -54,10 +58,11 @@ class Ingress:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_table.wait(), FIRST_TABLE_S)
         await self._recorder.start()
+        if self._metrics is not None:
+            await self._metrics.start()
         await self._http.start()
         if self._grpc is not None:
             await self._grpc.start()
-        self._started = True
 
     async def _follow(self) -> None:
         """Keeps the data plane on the newest table; without the router, on the last one."""
@@ -69,14 +74,15 @@ class Ingress:
                     table: RouteTable | None = await self._router.poll.remote(
                         self._dataplane.table.revision, poll_s
                     )
-                if table is not None:
-                    await self._gateway.prepare(
-                        route.key
+                if table is not None and table.revision > self._dataplane.table.revision:
+                    routes = [
+                        route
                         for model in table.models.values()
                         for route in model.versions.values()
-                        if route.replicas
-                    )
+                    ]
+                    await self._gateway.prepare(route.key for route in routes if route.replicas)
                     self._dataplane.update(table)
+                    self._gateway.forget({route.key for route in routes})
                     self._has_table.set()
                 backoff_s = 0.1
             except Exception:
@@ -93,14 +99,18 @@ class Ingress:
 
     async def __del__(self) -> None:
         """Drains: Serve awaits this once before it stops the process, also on a half-built one."""
-        if not getattr(self, "_started", False):
+        follower: asyncio.Task[None] | None = getattr(self, "_follower", None)
+        if follower is None:
             return
-        self._started = False
         timeout_s = self._arguments.ingress.drain_timeout_s
         drains = [self._http.drain(timeout_s)]
         if self._grpc is not None:
             drains.append(self._grpc.drain(timeout_s))
-        await asyncio.gather(*drains, return_exceptions=True)
+        if self._metrics is not None:
+            drains.append(self._metrics.drain(timeout_s))
+        for outcome in await asyncio.gather(*drains, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                logger.error("drain failed", extra={"action": "drain"}, exc_info=outcome)
         self._dataplane.draining = True
-        self._follower.cancel()
+        follower.cancel()
         await self._recorder.close()

@@ -41,6 +41,15 @@ def render(config: Config, *, home: str, build: str) -> Document:
     }
 
 
+def same(first: Document, second: Document) -> bool:
+    """Whether two documents ask for the same applications, in whatever order."""
+
+    def by_name(document: Document) -> dict[str, Any]:
+        return {each["name"]: each for each in document["applications"]}
+
+    return by_name(first) == by_name(second)
+
+
 def to_yaml(document: Document) -> str:
     """The document as KubeRay's `serveConfigV2` and people read it."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from deployments.serve_api import ServeApi
 from serve_app.config.root import Config
 from serve_app.errors import ClusterError
 
+MARK = "SERVE_APP_NODE"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 
@@ -31,17 +34,26 @@ class LocalNode:
     created: float
     """Start time of the process, so that a reused pid is not mistaken for it."""
     dashboard: str
-    http: str
-    metrics: str | None
+    mark: str
+    """Stands in the environment of every process of this node."""
 
-    def process(self) -> psutil.Process | None:
-        """The running process, or None when it has ended."""
+    def head(self) -> psutil.Process | None:
+        """The process that watches over the others, or None when it has ended."""
         try:
             process = psutil.Process(self.pid)
             alive = abs(process.create_time() - self.created) < 1.0
             return process if alive and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of this node, also when their head has died."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark:
+                    found.append(process)
+        return found
 
 
 def token_path(home: Path) -> Path:
@@ -61,7 +73,7 @@ def find(home: Path) -> LocalNode | None:
         node = LocalNode(**json.loads((home / "cluster.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return node if node.process() is not None else None
+    return node if node.head() is not None or node.processes() else None
 
 
 def start(config: Config, home: Path) -> LocalNode:
@@ -70,13 +82,13 @@ def start(config: Config, home: Path) -> LocalNode:
     Raises:
         ClusterError: Ray did not come up; nothing of it is left running.
     """
-    logs = home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    log_path = logs / "ray.log"
-    with log_path.open("ab") as log:
+    log_path = home / "logs" / "ray.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex
+    with log_path.open("wb") as log:
         child = subprocess.Popen(
             _command(config),
-            env=_environment(home),
+            env=_environment(config, home, mark),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -86,32 +98,35 @@ def start(config: Config, home: Path) -> LocalNode:
         pid=child.pid,
         created=psutil.Process(child.pid).create_time(),
         dashboard=f"http://127.0.0.1:{config.cluster.dashboard_port}",
-        http=local_url(config.http.host, config.http.port),
-        metrics=local_url(config.metrics.host, config.metrics.port)
-        if config.metrics.enabled
-        else None,
+        mark=mark,
     )
-    (home / "cluster.json").write_text(json.dumps(asdict(node), indent=2))
-    deadline = time.monotonic() + START_TIMEOUT_S
-    with ServeApi(node.dashboard, token_path(home).read_text()) as api:
-        while not api.answers():
-            if child.poll() is not None or time.monotonic() > deadline:
-                stop(node, home)
-                raise ClusterError(f"Ray did not start. Its last words are in {log_path}")
-            time.sleep(0.1)
+    try:
+        (home / "cluster.json").write_text(json.dumps(asdict(node), indent=2))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with ServeApi(node.dashboard, token_path(home).read_text()) as api:
+            while not api.answers():
+                if child.poll() is not None or time.monotonic() > deadline:
+                    raise ClusterError(f"Ray did not start. Its last words are in {log_path}")
+                time.sleep(0.1)
+    except BaseException:
+        stop(node, home)
+        raise
     return node
 
 
 def stop(node: LocalNode, home: Path) -> None:
     """Ends the node and every process that it started, by their pids."""
-    process = node.process()
-    if process is not None:
-        family = [process, *process.children(recursive=True)]
-        process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-        for straggler in alive:
+    family = node.processes()
+    head = node.head()
+    if head is not None:
+        with suppress(psutil.NoSuchProcess):
+            head.send_signal(signal.SIGTERM)
+        psutil.wait_procs([head, *family], timeout=STOP_TIMEOUT_S)
+    stragglers = node.processes()
+    for straggler in stragglers:
+        with suppress(psutil.NoSuchProcess):
             straggler.kill()
-        psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+    psutil.wait_procs(stragglers, timeout=STOP_TIMEOUT_S)
     (home / "cluster.json").unlink(missing_ok=True)
 
 
@@ -133,11 +148,6 @@ def port_owner(port: int) -> str | None:
     return None
 
 
-def local_url(host: str, port: int) -> str:
-    """The address under which this machine reaches a listener of its own."""
-    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-
-
 def _command(config: Config) -> list[str]:
     cluster = config.cluster
     command = [
@@ -149,16 +159,21 @@ def _command(config: Config) -> list[str]:
         *("--include-log-monitor", "false", "--disable-usage-stats"),
     ]
     if cluster.num_cpus is not None:
-        command += ["--num-cpus", f"{cluster.num_cpus:g}"]
+        command += ["--num-cpus", str(cluster.num_cpus)]
     if cluster.num_gpus is not None:
         command += ["--num-gpus", str(cluster.num_gpus)]
     return command
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _environment(config: Config, home: Path, mark: str) -> dict[str, str]:
+    """What every process of the node inherits; replicas need no secret of the command line's."""
+    hidden = {"RAY_AUTH_TOKEN", "RAY_ADDRESS"}
+    if config.database.password_env is not None:
+        hidden.add(config.database.password_env.root)
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in hidden},
         **CONTROLLER_ENVIRONMENT,
+        MARK: mark,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path(home)),
         "RAY_memory_usage_threshold": "0.95",

@@ -1,4 +1,4 @@
-"""Request rates and latencies of the last second, from two scrapes of the node's metrics."""
+"""Request rates and latencies of a short window, from two scrapes of the node's metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 REQUESTS = "serve_app_request_duration_seconds"
-WINDOW_S = 1.0
+WINDOW_S = 2.0
+"""Each ingress shares its numbers once a second, so a shorter window would be noise."""
 
 Key = tuple[str, str]
 """Model and version."""
@@ -38,7 +39,7 @@ class _Counts:
 
 
 def measure(metrics_url: str) -> Mapping[Key, Rates]:
-    """Rates by model and version over a window of one second; empty when there are no metrics."""
+    """Rates by model and version over the window; empty when there are no metrics."""
     try:
         with httpx.Client(timeout=5.0, trust_env=False) as client:
             url = f"{metrics_url}/metrics"

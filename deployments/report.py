@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from deployments.live import listener_url, live
 from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
-from deployments.node import local_url
-from deployments.rates import Rates, measure
-from deployments.status import deployment_state
-from deployments.terminal import out, say
+from deployments.rates import Key, Rates, measure
+from deployments.status import deployment_state, states
+from deployments.terminal import WIDTH, out, say
 from deployments.up import find_target
+from serve_app.config.model import ModelConfig
 from serve_app.config.root import Config
 from serve_app.domain.inference import VersionKey
 from serve_app.errors import ClusterError
@@ -21,64 +23,79 @@ Report = dict[str, Any]
 
 
 def collect(config: Config, home: Path) -> Report:
-    """Joins Serve's account of the replicas with a second of metrics.
+    """Joins Serve's account of the replicas with two seconds of metrics.
+
+    Models, weights and addresses are those that run, whatever the files say by now.
 
     Raises:
-        ClusterError: no cluster runs, or it does not answer.
+        ClusterError: no cluster runs, it does not answer, or nothing is deployed on it.
     """
     target = find_target(config, home)
     if target is None:
         raise ClusterError("No cluster runs here. Start one with: serve-app up")
     with target.api() as api:
         details = api.details()
-    node = target.node
-    metrics = node.metrics if node else local_url(config.metrics.host, config.metrics.port)
-    rates = measure(metrics) if metrics else {}
+    running = live(details)
+    if running is None:
+        raise ClusterError("Nothing is deployed. Deploy with: serve-app up")
+    http, metrics = running.arguments.http, running.arguments.metrics
+    url = listener_url(metrics.host, metrics.port, target.dashboard)
+    rates = measure(url) if metrics.enabled else {}
     ingress = deployment_state(details, GATEWAY, INGRESS)
-    models: list[Report] = []
-    ready = ingress.ready
-    for name, model in config.models.items():
-        weights = {item.version: item.weight for item in model.release.candidates}
-        versions: list[Report] = []
-        for version, settings in model.versions.items():
-            state = deployment_state(details, application_name(VersionKey(name, version)), REPLICA)
-            versions.append(
-                {
-                    "version": version,
-                    "traffic_percent": weights.get(version, 0),
-                    "ready": state.ready,
-                    "replicas": state.running,
-                    "replicas_min": settings.replicas.min,
-                    "replicas_max": settings.replicas.max,
-                    "state": state.state,
-                    "message": state.message,
-                    **_figures(rates.get((name, version), Rates())),
-                }
-            )
-        ready = ready and all(version["ready"] for version in versions)
-        models.append({"model": name, "versions": versions})
+    models = [
+        {"model": name, "versions": _versions(name, model, details, rates)}
+        for name, model in running.models.items()
+    ]
     return {
-        "ready": ready,
-        "http": node.http if node else local_url(config.http.host, config.http.port),
+        "ready": all(state.ready for _, state in states(details, running.models)),
+        "http": listener_url(http.host, http.port, target.dashboard),
         "ingress": {"replicas": ingress.running, "target": ingress.target, "state": ingress.state},
         "models": models,
     }
 
 
+def _versions(
+    name: str, model: ModelConfig, details: dict[str, Any], rates: Mapping[Key, Rates]
+) -> list[Report]:
+    weights = {item.version: item.weight for item in model.release.candidates}
+    versions = []
+    for version, settings in model.versions.items():
+        state = deployment_state(details, application_name(VersionKey(name, version)), REPLICA)
+        versions.append(
+            {
+                "version": version,
+                "traffic_percent": weights.get(version, 0),
+                "ready": state.ready,
+                "replicas": state.running,
+                "replicas_min": settings.replicas.min,
+                "replicas_max": settings.replicas.max,
+                "state": state.state,
+                "message": state.message,
+                **_figures(rates.get((name, version), Rates())),
+            }
+        )
+    return versions
+
+
 def show(report: Report) -> None:
-    """Prints the report as a table that fits 100 columns."""
+    """Prints the report as a table that fits 100 columns; messages stand below it."""
     ingress = report["ingress"]
     say(f"{report['http']}   ingress {ingress['replicas']} of {ingress['target']} replicas ready")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", no_wrap=True)
-    table.add_column("version", no_wrap=True)
+    table.add_column("model", max_width=28, overflow="ellipsis", no_wrap=True)
+    table.add_column("version", max_width=12, overflow="ellipsis", no_wrap=True)
     for column in ("traffic", "replicas", "req/s", "p50 ms", "p99 ms", "errors"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("state")
+    table.add_column("state", no_wrap=True)
+    messages = []
     for model in report["models"]:
         for version in model["versions"]:
             table.add_row(model["model"], *_row(version))
-    out.print(table)
+            if version["message"] and not version["ready"]:
+                messages.append(f"{model['model']} {version['version']}: {version['message']}")
+    out.print(table, width=WIDTH)
+    for message in messages:
+        say(message)
 
 
 def _figures(rates: Rates) -> Report:
@@ -100,5 +117,5 @@ def _row(version: Report) -> list[str]:
         f"{version['p50_ms']:.1f}" if busy and version["p50_ms"] is not None else "-",
         f"{version['p99_ms']:.1f}" if busy and version["p99_ms"] is not None else "-",
         f"{version['error_ratio']:.2%}" if busy else "-",
-        "ready" if version["ready"] else f"{version['state'].lower()} {version['message']}".strip(),
+        "ready" if version["ready"] else version["state"].lower(),
     ]

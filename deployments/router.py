@@ -25,6 +25,8 @@ from serve_app.domain.routing import EMPTY_TABLE, ModelRoute, RouteTable, Versio
 
 logger = logging.getLogger(__name__)
 
+FACTS_TIMEOUT_S = 5.0
+
 Counts = Mapping[tuple[str, str], int]
 """Running replicas by (application, deployment)."""
 
@@ -49,8 +51,11 @@ class ModelRouter:
             self._watcher = asyncio.create_task(self._watch())
 
     async def poll(self, revision: int, timeout_s: float) -> RouteTable | None:
-        """Waits for a table other than `revision`; None when there is none within `timeout_s`."""
-        if self._table.revision == revision:
+        """Waits for a table newer than `revision`; None when there is none within `timeout_s`.
+
+        A router that has just started has an empty table at first: nobody must hear of it.
+        """
+        if self._table.revision <= revision:
             changed = self._changed
             try:
                 async with asyncio.timeout(timeout_s):
@@ -79,15 +84,26 @@ class ModelRouter:
 
     async def _learn_facts(self) -> None:
         """Asks each version that has become ready once what it knows about itself."""
-        for name, model in self._settings.models.items():
-            for version in model.versions:
-                key = VersionKey(name, version)
-                application = application_name(key)
-                if key in self._facts or not self._counts.get((application, REPLICA)):
-                    continue
-                handle = await asyncio.to_thread(serve.get_deployment_handle, REPLICA, application)
-                async with asyncio.timeout(5.0):
-                    self._facts[key] = await handle.describe.remote()
+        ready = {
+            key
+            for name, model in self._settings.models.items()
+            for version in model.versions
+            if self._counts.get((application_name(key := VersionKey(name, version)), REPLICA))
+        }
+        # A version that went away may come back as another one.
+        self._facts = {key: facts for key, facts in self._facts.items() if key in ready}
+        await asyncio.gather(*[self._ask(key) for key in ready - self._facts.keys()])
+
+    async def _ask(self, key: VersionKey) -> None:
+        """Learns one version's facts; a version that does not answer holds up no other."""
+        try:
+            handle = await asyncio.to_thread(
+                serve.get_deployment_handle, REPLICA, application_name(key)
+            )
+            async with asyncio.timeout(FACTS_TIMEOUT_S):
+                self._facts[key] = await handle.describe.remote()
+        except Exception:
+            logger.exception("no facts", extra={"action": "describe", **key._asdict()})
 
     def _publish(self, table: RouteTable) -> None:
         if dataclasses.replace(table, revision=self._table.revision) == self._table:
@@ -156,7 +172,7 @@ def _model_route(
             platform=settings.platform,
             batching=settings.batching,
             timeout_s=settings.timeouts.request_s,
-            replicas=counts.get((application, REPLICA), 0) if key in facts else 0,
+            replicas=counts.get((application, REPLICA), 0),
             idempotent=settings.idempotent,
             metadata={**settings.metadata, **facts.get(key, {})},
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,9 +47,10 @@ class ServeApi:
         """Replaces the whole set of applications; returns before they are ready."""
         self._call("PUT", json=document)
 
-    def delete(self) -> None:
-        """Removes all applications, draining them."""
-        self._call("DELETE")
+    def delete(self, timeout_s: float) -> None:
+        """Removes all applications, draining them; may return before they are gone."""
+        with suppress(httpx.ReadTimeout):
+            self._client.request("DELETE", _APPLICATIONS, timeout=timeout_s)
 
     def details(self) -> dict[str, Any]:
         """The state of all applications, deployments and replicas."""

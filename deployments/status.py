@@ -1,14 +1,14 @@
-"""What runs: the cluster's own account of applications and replicas, joined with the metrics."""
+"""What runs: the cluster's own account of applications and replicas."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
-from serve_app.config.root import Config
+from serve_app.config.model import ModelConfig
 from serve_app.domain.inference import VersionKey
 
 FAILED = frozenset({"DEPLOY_FAILED"})
@@ -49,10 +49,12 @@ def deployment_state(details: dict[str, Any], application: str, name: str) -> De
     return DeploymentState(application, account["status"], running, target, cause(message))
 
 
-def states(details: dict[str, Any], config: Config) -> Iterator[tuple[str, DeploymentState]]:
-    """Label and state of everything that `config` declares, the ingress first."""
+def states(
+    details: dict[str, Any], models: Mapping[str, ModelConfig]
+) -> Iterator[tuple[str, DeploymentState]]:
+    """Label and state of the ingress and of every version of the models."""
     yield "ingress", deployment_state(details, GATEWAY, INGRESS)
-    for name, model in config.models.items():
+    for name, model in models.items():
         for version in model.versions:
             application = application_name(VersionKey(name, version))
             yield f"{name} {version}", deployment_state(details, application, REPLICA)

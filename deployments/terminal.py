@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 
 out = Console(highlight=False, soft_wrap=True)
+WIDTH = 100
+"""Columns that every listing fits."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -30,13 +32,24 @@ def show_json(value: Any) -> None:
 
 
 @contextmanager
-def step(label: str) -> Iterator[None]:
-    """Shows what is being done, and how long it took."""
-    began = time.monotonic()
-    dotted = f"{label} ".ljust(60, ".")
+def waiting(label: str) -> Iterator[None]:
+    """Shows on a terminal that something is going on; silent in a pipe."""
     if out.is_terminal:
         with out.status(label):
             yield
     else:
         yield
-    say(f"{dotted} {time.monotonic() - began:.1f} s")
+
+
+def done(label: str, began: float) -> str:
+    """What was done, and how long it took since `began` (monotonic seconds)."""
+    return f"{f'{label} '.ljust(60, '.')} {time.monotonic() - began:.1f} s"
+
+
+@contextmanager
+def step(label: str) -> Iterator[None]:
+    """Shows what is being done, and how long it took."""
+    began = time.monotonic()
+    with waiting(label):
+        yield
+    say(done(label, began))

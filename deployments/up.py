@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,16 +14,17 @@ from typing import Any
 import deployments
 import serve_app
 from deployments import node as ray_node
-from deployments.apply import apply, previous_document, remove, restore
-from deployments.manifest import Document, render
-from deployments.node import LocalNode, local_url
+from deployments.apply import apply, remove, restore, wait_until_ready
+from deployments.home import changing
+from deployments.live import document as running_document
+from deployments.manifest import Document, render, same
+from deployments.naming import GATEWAY
+from deployments.node import LocalNode
+from deployments.preflight import check_artifacts, check_ports, make_examples
 from deployments.serve_api import ServeApi
-from deployments.status import DeploymentState
 from deployments.terminal import say, step
-from serve_app.config.model import ModelConfig
 from serve_app.config.root import Config
-from serve_app.errors import ClusterError, ConfigError, ServeAppError
-from serve_app.examples.prepare import prepare_examples
+from serve_app.errors import ClusterError, ConfigError
 from serve_app.store.deployments import DeploymentLog
 
 
@@ -54,9 +55,17 @@ def build_id() -> str:
 
 
 def find_target(config: Config, home: Path) -> Target | None:
-    """The running cluster that this config means: joined by address, or started here."""
+    """The running cluster that this config means: joined by address, or started here.
+
+    Raises:
+        ConfigError: a cluster is to be joined, and its token is not given.
+    """
     if config.cluster.address is not None:
-        token = os.environ.get("RAY_AUTH_TOKEN") or ray_node.token_path(home).read_text()
+        token = os.environ.get("RAY_AUTH_TOKEN")
+        if not token:
+            raise ConfigError(
+                f"cluster.address is {config.cluster.address}: set RAY_AUTH_TOKEN to its token"
+            )
         return Target(config.cluster.address, token, None)
     node = ray_node.find(home)
     if node is None:
@@ -74,137 +83,111 @@ def up(config: Config, home: Path, actor: str) -> float:
         ClusterError: it failed; what ran before runs again, and what was started here is gone.
     """
     began = time.monotonic()
-    check_artifacts(config, home)
-    target = find_target(config, home)
-    started = target is None
-    if target is None:
+    with changing(home):
+        target = find_target(config, home)
+        if target is None or target.node is not None:
+            make_examples(config, home)
+            check_artifacts(config, home)
+        log = DeploymentLog(config.database)
+        if target is not None:
+            _apply(config, home, target, log, actor)
+            return time.monotonic() - began
         check_ports(config)
         with step("Starting Ray on this machine"):
             node = ray_node.start(config, home)
-        target = Target(node.dashboard, ray_node.token_path(home).read_text(), node)
-    document = render(config, home=str(home), build=build_id())
-    log = DeploymentLog(config.database)
-    try:
-        with target.api() as api:
-            before = None if started else previous_document(api)
-            revision = log.record(actor, config, document)
-            try:
-                apply(api, config, document, show_state)
-            except (ServeAppError, KeyboardInterrupt) as error:
-                reason = str(error) or type(error).__name__
-                try:
-                    _undo(api, before, target, config)
-                finally:
-                    log.finish(revision, "failed", reason)
-                raise
-            log.finish(revision, "applied", "")
-    except (ServeAppError, KeyboardInterrupt):
-        if started and target.node is not None:
+        try:
+            target = Target(node.dashboard, ray_node.token_path(home).read_text(), node)
+            _apply(config, home, target, log, actor)
+        except BaseException:
             with step("Stopping what was started"):
-                ray_node.stop(target.node, home)
-        raise
-    return time.monotonic() - began
+                ray_node.stop(node, home)
+            raise
+        return time.monotonic() - began
 
 
-def _undo(api: ServeApi, before: Document | None, target: Target, config: Config) -> None:
-    if before is not None:
-        with step("Putting the former deployment back"):
-            back = restore(api, before, config.cluster.ready_timeout_s)
-        say("The former deployment serves." if back else "The former deployment is NOT ready.")
-    elif target.node is None:
-        remove(api, config.cluster.ready_timeout_s)
+def _apply(config: Config, home: Path, target: Target, log: DeploymentLog, actor: str) -> None:
+    document = render(config, home=str(home), build=build_id())
+    with target.api() as api:
+        before = running_document(api.details())
+        if before is not None and same(before, document):
+            wait_until_ready(api, config)
+            return
+        _announce_removals(before, document)
+        revision = log.record(actor, config, document)
+        try:
+            apply(api, config, document)
+        except BaseException as error:
+            try:
+                _undo(api, before, config)
+            finally:
+                with suppress(ClusterError):  # must not hide the cause
+                    log.finish(revision, "failed", str(error) or type(error).__name__)
+            raise
+        log.finish(revision, "applied", "")
+
+
+def _announce_removals(before: Document | None, after: Document) -> None:
+    names = {each["name"] for each in after["applications"]}
+    gone = [each["name"] for each in before["applications"]] if before else []
+    removed = sorted(name for name in gone if name not in names)
+    if removed:
+        say(f"Removing what the config no longer names: {', '.join(removed)}")
+
+
+def _undo(api: ServeApi, before: Document | None, config: Config) -> None:
+    if before is None:
+        with step("Removing what was deployed"):
+            remove(api, config.cluster.ready_timeout_s)
+        return
+    with step("Putting the former deployment back"):
+        back = restore(api, before, config.cluster.ready_timeout_s)
+    say("The former deployment serves." if back else "The former deployment is NOT ready.")
 
 
 def down(home: Path, timeout_s: float) -> bool:
     """Drains and stops the cluster of this home; False when none runs."""
-    node = ray_node.find(home)
-    if node is None:
+    with changing(home):
+        node = ray_node.find(home)
+        if node is None:
+            return False
+        with step("Draining and stopping"):
+            if node.head() is not None:
+                try:
+                    with ServeApi(node.dashboard, ray_node.token_path(home).read_text()) as api:
+                        remove(api, timeout_s)
+                except ClusterError as error:
+                    say(f"Stopping without waiting any longer: {error}")
+            ray_node.stop(node, home)
+        return True
+
+
+def leave(config: Config, home: Path, timeout_s: float) -> bool:
+    """Removes our applications from a cluster that was joined; False when there are none."""
+    target = find_target(config, home)
+    if target is None:
         return False
-    with step("Draining and stopping"):
-        try:
-            with ServeApi(node.dashboard, ray_node.token_path(home).read_text()) as api:
-                remove(api, timeout_s)
-        except ClusterError as error:
-            say(f"Stopping without a drain: {error}")
-        ray_node.stop(node, home)
+    with changing(home), target.api() as api:
+        if running_document(api.details()) is None:
+            return False
+        with step(f"Removing {GATEWAY} and all models"):
+            remove(api, timeout_s)
     return True
 
 
-def check_ports(config: Config) -> None:
-    """Raises ClusterError when a port that we need is taken, naming who has it."""
-    ports = {
-        "http.port": config.http.port,
-        "cluster.gcs_port": config.cluster.gcs_port,
-        "cluster.dashboard_port": config.cluster.dashboard_port,
-    }
-    if config.grpc.enabled:
-        ports["grpc.port"] = config.grpc.port
-    if config.metrics.enabled:
-        ports["metrics.port"] = config.metrics.port
-    for key, port in ports.items():
-        owner = ray_node.port_owner(port)
-        if owner is not None:
-            raise ClusterError(
-                f"Port {port} is taken by {owner}. Stop it, or choose another: "
-                f"serve-app up {key}={port + 80}"
-            )
-
-
-def check_artifacts(config: Config, home: Path, *, make: bool = True) -> None:
-    """Makes the example models where they are missing; names other local files that are."""
-    missing = _missing_files(config)
-    examples = home / "models" / "digits"
-    if make and any(path.is_relative_to(examples) for _, path in missing):
-        with step("Training the example model digits"):
-            prepare_examples(home)
-        missing = _missing_files(config)
-    if missing:
-        lines = [f"{where}: no such file: {path}" for where, path in missing]
-        raise ConfigError("\n".join([*lines, "Nothing was changed."]))
-
-
-def _missing_files(config: Config) -> list[tuple[str, Path]]:
-    missing = []
-    for name, model in config.models.items():
-        for version, settings in model.versions.items():
-            uri = settings.artifact.uri if settings.artifact is not None else ""
-            path = Path(uri.removeprefix("file://"))
-            if uri and path.is_absolute() and not path.exists():
-                missing.append((f"models.{name}.versions.{version}.artifact.uri", path))
-    return missing
-
-
-def show_state(label: str, state: DeploymentState) -> None:
-    """One line per version when it starts, is ready, or has failed."""
-    if state.ready or state.failed:
-        count = f"{state.running} replica{'' if state.running == 1 else 's'}"
-        say(f"  {label:<24} {count:<12} {'ready' if state.ready else state.message}")
-
-
-def example_request(config: Config) -> tuple[str, str]:
-    """A curl command for one deployed model, and that model's name."""
+def example_body(config: Config) -> tuple[str, dict[str, Any]]:
+    """One deployed model and a request for it."""
     name = "minilm" if "minilm" in config.models else next(iter(config.models))
     model = config.models[name]
-    body = json.dumps({"inputs": [_example(model, index) for index in range(len(model.inputs))]})
-    url = local_url(config.http.host, config.http.port).removeprefix("http://")
-    return name, (
-        f"curl -s {url}/v2/models/{name}/infer -H 'content-type: application/json' \\\n"
-        f"       -d '{body}'"
-    )
-
-
-def _example(model: ModelConfig, index: int) -> dict[str, Any]:
-    """One row of the warm-up example as an Open Inference Protocol input."""
-    spec = model.inputs[index]
-    shape = [1 if dim == -1 else dim for dim in spec.shape]
-    rows = next((v.warm_up[spec.name] for v in model.versions.values() if v.warm_up), None)
-    if spec.datatype == "BYTES":
-        data: Any = ["hello"] * max(1, len(shape) and shape[0])
-    elif isinstance(rows, list) and rows:
-        data = rows[:1]
-    else:
-        count = 1
-        for dim in shape:
-            count *= dim
-        data = [0] * count
-    return {"name": spec.name, "shape": shape, "datatype": spec.datatype, "data": data}
+    warm_up = next((each.warm_up for each in model.versions.values() if each.warm_up), {})
+    inputs = []
+    for spec in model.inputs:
+        shape = [1 if dim == -1 else dim for dim in spec.shape]
+        rows = warm_up.get(spec.name)
+        data = rows[:1] if isinstance(rows, list) and rows and shape[:1] == [1] else None
+        if data is None:
+            count = 1
+            for dim in shape:
+                count *= dim
+            data = (["hello"] if spec.datatype == "BYTES" else [0]) * count
+        inputs.append({"name": spec.name, "shape": shape, "datatype": spec.datatype, "data": data})
+    return name, {"inputs": inputs}

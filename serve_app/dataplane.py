@@ -17,8 +17,16 @@ from serve_app.domain.routing import (
     choose_version,
 )
 from serve_app.domain.tensor import DATATYPES, Array, nbytes, shape_fits
-from serve_app.errors import Draining, InvalidInput, NotReady, PayloadTooLarge
+from serve_app.errors import (
+    Draining,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    PayloadTooLarge,
+    VersionNotFound,
+)
 from serve_app.telemetry.trace import RequestTrace
+from serve_app.waiting import ALONE
 
 
 class DataPlane:
@@ -63,7 +71,31 @@ class DataPlane:
                 queue.close(NotReady(f"{key} was removed"))
                 del self._queues[key]
             else:
-                queue.resize(route.batching, _slots(route, table))
+                queue.follow(route.batching, _slots(route, table), idempotent=route.idempotent)
+
+    def admit(self, model: str, version: str | None) -> ModelRoute:
+        """What can be refused before a request's body is read or decoded.
+
+        Raises:
+            Draining: this ingress is shutting down.
+            ModelNotFound: there is no such model.
+            VersionNotFound: it has no such version.
+            Overloaded: the queue of the version that will answer is full.
+        """
+        if self.draining:
+            raise Draining("this server is shutting down")
+        route = self.table.model(model)
+        if version is not None:
+            target = route.versions.get(version)
+            if target is None:
+                raise VersionNotFound(model, version)
+        else:
+            target = route.arms[0][1] if len(route.arms) == 1 else None
+        if target is not None:
+            queue = self._queues.get(target.key)
+            if queue is not None and queue.full:
+                raise Overloaded("the queue of this version is full")
+        return route
 
     async def infer(self, request: InferenceRequest, trace: RequestTrace) -> InferenceResult:
         """Answers one request.
@@ -120,7 +152,26 @@ class DataPlane:
         return queue
 
     def _check(self, model: ModelRoute, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
-        """Checks names, datatypes, shapes and rows; returns rows and the batching signature."""
+        """Checks names, datatypes, shapes and rows; returns rows and the batching signature.
+
+        The common case, rows that are all alike and nothing wrong, is decided in a few comparisons;
+        everything else takes the long way, which also finds the words.
+        """
+        rows = 0
+        for name, dtype, row_shape in model.row_inputs:
+            array = inputs.get(name)
+            if array is None or array.dtype is not dtype or array.shape[1:] != row_shape:
+                break
+            count = array.shape[0] if array.ndim else 0
+            if rows and rows != count:
+                break
+            rows = count
+        else:
+            if len(inputs) == len(model.row_inputs) and 0 < rows <= self._limits.max_rows:
+                return rows, ()
+        return self._check_slowly(model, inputs)
+
+    def _check_slowly(self, model: ModelRoute, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
         if len(inputs) > self._limits.max_tensors:
             raise PayloadTooLarge(f"at most {self._limits.max_tensors} inputs", "inputs")
         rows = 1
@@ -156,7 +207,7 @@ class DataPlane:
                 f"inputs[{list(inputs).index(extra)}].name",
             )
         if not model.batchable:
-            return 1, object()  # equal to nothing else: each request goes alone
+            return 1, ALONE
         rows = self._rows(inputs)
         return rows, tuple(signature)
 

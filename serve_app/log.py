@@ -8,9 +8,11 @@ with their query strings, headers and bodies.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -129,7 +131,8 @@ class LineHandler(logging.StreamHandler[TextIO]):
     """Writes lines to one stream; the access log writes its own through the same lock.
 
     A file that has reached `max_bytes` is renamed to `<name>.1`, in place of an older one, so that
-    a process never keeps more than twice that on the disk.
+    a process never keeps more than twice that on the disk. Nothing that the disk does reaches the
+    caller: lines that cannot be written are lost.
     """
 
     def __init__(
@@ -139,12 +142,17 @@ class LineHandler(logging.StreamHandler[TextIO]):
         self.process = process
         self._path = path
         self._max_bytes = max_bytes
+        self._size = self._length()
         self.setFormatter(LineFormatter(process))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record."""
-        super().emit(record)
-        self._rotate()
+        try:
+            line = f"{self.format(record)}\n"
+        except Exception:  # such as an argument that does not fit the message
+            self.handleError(record)
+            return
+        self.write(line)
 
     def write(self, lines: str) -> None:
         """Writes finished lines; a stream that cannot take them loses them, as for any handler."""
@@ -152,6 +160,8 @@ class LineHandler(logging.StreamHandler[TextIO]):
         try:
             self.stream.write(lines)
             self.stream.flush()
+            # Counted rather than asked for: `tell` costs a system call and fails on a full disk.
+            self._size += len(lines) if lines.isascii() else len(lines.encode())
             self._rotate()
         except (OSError, ValueError):  # full disk, closed pipe: there is nowhere left to say so
             return
@@ -161,7 +171,10 @@ class LineHandler(logging.StreamHandler[TextIO]):
     def _rotate(self) -> None:
         """Starts a new file when this one is full; called with the lock held."""
         path = self._path
-        if path is None or not self._max_bytes or self.stream.tell() < self._max_bytes:
+        if path is None or not self._max_bytes or self._size < self._max_bytes:
+            return
+        self._size = self._length()  # somebody may have cut the file meanwhile
+        if self._size < self._max_bytes:
             return
         try:
             path.replace(path.with_name(f"{path.name}.1"))
@@ -169,13 +182,18 @@ class LineHandler(logging.StreamHandler[TextIO]):
         except OSError:  # the old file stays in use: rather too large than lost
             return
         full, self.stream = self.stream, fresh
+        self._size = self._length()
         full.close()
+
+    def _length(self) -> int:
+        return 0 if self._path is None else os.fstat(self.stream.fileno()).st_size
 
     def close(self) -> None:
         """Closes a file that was opened for this handler, never a stream that was given."""
         super().close()
         if self._path is not None:
-            self.stream.close()
+            with suppress(OSError):  # what a full disk did not take
+                self.stream.close()
 
 
 def configure_logging(

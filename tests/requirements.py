@@ -1,9 +1,10 @@
-"""What a test needs beyond the product: packages that carry real models."""
+"""What a test needs beyond the product: packages that carry real models, programs."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,14 @@ def require_package(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         missing(f"package {name} is not installed (requirements-models.txt)")
     return Path(spec.submodule_search_locations[0])
+
+
+def require_program(name: str, package: str) -> str:
+    """The path of a program that Debian's `package` brings; skips or fails the test without it."""
+    path = shutil.which(name)
+    if path is None:
+        missing(f"{name} is not installed (Debian: apt-get install {package})")
+    return path
 
 
 def missing(reason: str) -> NoReturn:

@@ -6,6 +6,9 @@ Layout below its root::
     index/<key>                    the digest of an artifact whose config names none
     staging/<key>/                 a download in work; whoever holds the lock owns it
     locks/<key>.lock               held (flock) while one process downloads
+    locks/<digest>.publish.lock    held while one process moves a download into its place
+
+Nothing is ever evicted.
 """
 
 from __future__ import annotations
@@ -60,10 +63,7 @@ class ArtifactCache:
         The lock ends with the process that holds it, so what an interrupted download left is
         found and removed by the next one.
         """
-        locks = self._root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked(key):
             folder = self._root / "staging" / key
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -73,7 +73,12 @@ class ArtifactCache:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staged: Path, digest: str) -> Path:
-        """Moves a finished download from the staging folder into its place."""
+        """Moves a finished download from the staging folder into its place.
+
+        Configs with and without a sha256 stage the same content under different keys, so another
+        process may have published it meanwhile, and a replica may be reading it: what is whole
+        stays where it is.
+        """
         target = self._entry(digest) / staged.name
         target.parent.mkdir(parents=True, exist_ok=True)
         for folder, _, names in os.walk(staged):
@@ -82,11 +87,23 @@ class ArtifactCache:
             _sync(Path(folder))
         if staged.is_file():
             _sync(staged)
-        if target.exists():  # damaged, else nothing would have been downloaded
-            target.rename(staged.parent / f"damaged-{staged.name}")
-        staged.rename(target)
-        _sync(target.parent)
+        with self._locked(f"{digest}.publish"):
+            if self.verified(digest, staged.name) is not None:
+                return target
+            if target.exists():
+                target.rename(staged.parent / f"damaged-{staged.name}")
+            staged.rename(target)
+            _sync(target.parent)
         return target
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Waits until no other process (nor another call) holds the lock of this name."""
+        locks = self._root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _entry(self, digest: str) -> Path:
         return self._root / "sha256" / digest[:2] / digest

@@ -24,7 +24,7 @@ class ClusterConfig(Schema):
     )
     gcs_port: int = Field(6379, ge=1, le=65535, description="of Ray's control store")
     dashboard_port: int = Field(8265, ge=1, le=65535, description="of Ray's dashboard and API")
-    num_cpus: float | None = Field(None, gt=0, description="logical CPUs; null counts the cores")
+    num_cpus: int | None = Field(None, ge=1, description="logical CPUs; null counts the cores")
     num_gpus: int | None = Field(None, ge=0, description="logical GPUs; null asks the machine")
     object_store_mib: int = Field(256, ge=80, description="shared memory for Ray's object store")
     ready_timeout_s: float = Field(180.0, gt=0, description="`up` gives up after this long")

@@ -91,7 +91,7 @@ class TimeoutsConfig(Schema):
 
 
 class VersionConfig(Schema):
-    """One immutable version of a model: artifact, predictor, resources."""
+    """One version of a model: artifact, predictor, resources."""
 
     platform: str = Field(min_length=1, description="shown to clients, such as pytorch or onnx")
     predictor: PredictorConfig

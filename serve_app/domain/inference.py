@@ -57,6 +57,8 @@ class InferenceBatch(NamedTuple):
     budgets_s: tuple[float, ...]
     """Time that each member has left; clocks differ between nodes, durations do not."""
     request_ids: tuple[str, ...]
+    slice_rows: int = 0
+    """Compute at most this many rows at a time; 0: everything at once."""
 
 
 class Failure(NamedTuple):
@@ -64,6 +66,8 @@ class Failure(NamedTuple):
 
     code: str
     detail: str
+    field: str | None = None
+    """Which part of the request is at fault, if one is."""
 
 
 class BatchResult(NamedTuple):

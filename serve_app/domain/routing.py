@@ -10,7 +10,9 @@ from binascii import crc32
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.domain.inference import VersionKey
@@ -75,6 +77,14 @@ class ModelRoute:
     def batchable(self) -> bool:
         """Whether rows of several requests may share one call: every first dimension is -1."""
         return all(spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs))
+
+    @cached_property
+    def row_inputs(self) -> tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]:
+        """Name, dtype and shape of one row of each input; empty unless every row is alike."""
+        specs = self.inputs if self.batchable else ()
+        if any(-1 in spec.shape[1:] for spec in specs):
+            return ()
+        return tuple((spec.name, spec.dtype, spec.shape[1:]) for spec in specs)
 
     @cached_property
     def arms(self) -> tuple[tuple[int, VersionRoute], ...]:

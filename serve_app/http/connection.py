@@ -11,6 +11,7 @@ import httptools
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serve_app.domain.request_id import request_id
 from serve_app.errors import (
     BodyTimeout,
     HeadersTooLarge,
@@ -20,7 +21,6 @@ from serve_app.errors import (
 )
 from serve_app.http.errors import error_response
 from serve_app.http.exchange import CLOSE, Exchange, write_head
-from serve_app.http.head import request_id
 from serve_app.http.listener_state import ListenerState, Phase
 from serve_app.http.patience import PhaseWatch, ReaderWatch
 
@@ -60,6 +60,7 @@ class HttpConnection(HttpToolsProtocol):
         self.active: Exchange | None = None
         self._queued: deque[Exchange] = deque()
         self._hosts = 0
+        self._head_bytes = 0  # of the headers that are complete
         self._unparsed = 0  # bytes since the last that became a head or a body
         self._fault: ServeAppError | None = None
         self._discarding = False
@@ -80,7 +81,7 @@ class HttpConnection(HttpToolsProtocol):
         """The client is gone: what it asked for is dropped."""
         self.connections.discard(self)
         self._discarding = True
-        self._queued.clear()
+        self._drop_queued()
         if self.active is not None:
             self.active.disconnect()
         self.flow.resume_writing()
@@ -133,12 +134,14 @@ class HttpConnection(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._hosts = 0
+        self._head_bytes = 0
         self._watch.enter(Phase.HEAD)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; trailers after a chunked body are ignored."""
         if self._watch.phase is not Phase.HEAD:
             return
+        self._head_bytes += len(name) + len(value) + _HEADER_OVERHEAD
         name = name.lower()
         if name in _SPECIAL:
             if name == b"host":
@@ -191,12 +194,8 @@ class HttpConnection(HttpToolsProtocol):
     def _check_head(self, version: str) -> None:
         if len(self.headers) > self.http.max_headers:
             raise self._failed(HeadersTooLarge(f"more than {self.http.max_headers} headers"))
-        if self._unparsed > self.http.max_header_bytes:
-            size = len(self.url) + sum(
-                len(name) + len(value) + _HEADER_OVERHEAD for name, value in self.headers
-            )
-            if size > self.http.max_header_bytes:
-                raise self._failed(self._head_too_large())
+        if len(self.url) + self._head_bytes > self.http.max_header_bytes:
+            raise self._failed(self._head_too_large())
         if version == "1.1":
             if self._hosts != 1:
                 raise self._failed(MalformedRequest("exactly one Host header is needed"))
@@ -215,7 +214,10 @@ class HttpConnection(HttpToolsProtocol):
         """A piece of a body."""
         self._unparsed = 0
         if not self._discarding:
-            self.cycle.feed(body)
+            try:
+                self.cycle.feed(body)
+            except Overloaded as fault:
+                raise self._failed(fault) from None
 
     def on_message_complete(self) -> None:
         """The request is complete."""
@@ -238,6 +240,10 @@ class HttpConnection(HttpToolsProtocol):
     def _start(self, exchange: Exchange) -> None:
         self.active = exchange
         exchange.start(self.app)
+
+    def _drop_queued(self) -> None:
+        while self._queued:
+            self._queued.popleft().release()
 
     def on_response_complete(self) -> None:
         """The answer to the active exchange has been written."""
@@ -266,7 +272,7 @@ class HttpConnection(HttpToolsProtocol):
         self._discarding = True
         active = self.active
         if active is not None and not active.response_complete:
-            self._queued.clear()
+            self._drop_queued()
             active.keep_alive = False
             if active is self.cycle and active.more_body:
                 active.fail(fault)

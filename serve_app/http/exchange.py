@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from serve_app.errors import ServeAppError
+from serve_app.errors import Overloaded, ServeAppError
 from serve_app.http.asgi import Message
 from serve_app.http.listener_state import ListenerState
 
@@ -60,7 +60,8 @@ class Exchange(RequestResponseCycle):
         self.task: asyncio.Task[None] | None = None
         self._listener = listener
         self._chunks: list[bytes] = []
-        self._buffered = 0
+        self._buffered = 0  # not taken by the application yet
+        self._held = 0  # this request's share of what the listener holds
         self._delivered = False
         self._fault: ServeAppError | None = None
         self._head = b""
@@ -71,9 +72,21 @@ class Exchange(RequestResponseCycle):
         self.task = asyncio.get_running_loop().create_task(self.run_asgi(app))
 
     def feed(self, chunk: bytes) -> None:
-        """Takes a piece of the body."""
+        """Takes a piece of the body.
+
+        Raises:
+            Overloaded: all requests of this listener together hold too much.
+        """
+        if self.response_complete:
+            return
+        size = len(chunk)
+        listener = self._listener
+        if listener.buffered + size > listener.http.max_buffered_bytes:
+            raise Overloaded("the bodies of all requests in work are too large together")
+        listener.buffered += size
+        self._held += size
         self._chunks.append(chunk)
-        self._buffered += len(chunk)
+        self._buffered += size
         if self._buffered > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         self.message_event.set()
@@ -89,9 +102,15 @@ class Exchange(RequestResponseCycle):
         self.keep_alive = False
         self.message_event.set()
 
+    def release(self) -> None:
+        """Gives back this request's share of what the listener holds; may be called again."""
+        self._listener.buffered -= self._held
+        self._held = 0
+
     def disconnect(self) -> None:
         """The client is gone: nobody needs the answer."""
         self.disconnected = True
+        self.release()
         self.message_event.set()
         if self.task is not None and not self.response_complete:
             self.task.cancel()
@@ -162,6 +181,7 @@ class Exchange(RequestResponseCycle):
         self.transport.write(body)
         if not more:
             self.response_complete = True
+            self.release()
             self.message_event.set()
             self.on_response()
 

@@ -23,9 +23,16 @@ _DRAIN_SWEEP_S = 0.05
 class HttpListener:
     """Serves an ASGI application on the running loop, without signal handlers."""
 
-    def __init__(self, app: AsgiApp, http: HttpConfig) -> None:
-        self._app = app
+    def __init__(self, app: AsgiApp, http: HttpConfig, group: str = "http") -> None:
+        """Opens nothing yet.
+
+        Args:
+            app: what is served.
+            http: address, caps and time limits.
+            group: the group of the config that sets the address, for messages.
+        """
         self._http = http
+        self._group = group
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -91,8 +98,8 @@ class HttpListener:
             if listening is not None:
                 listening.close()
             raise ClusterError(
-                f"cannot listen for HTTP on {host}:{port}: {exc.strerror}; "
-                "another port can be set with http.port="
+                f"cannot listen on {host}:{port}: {exc.strerror}; "
+                f"another port can be set with {self._group}.port="
             ) from exc
         listening.setblocking(False)
         return listening

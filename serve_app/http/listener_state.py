@@ -38,6 +38,8 @@ class ListenerState(ServerState):
         super().__init__()
         self.http = http
         self.draining = False
+        self.buffered = 0
+        """Bytes of the bodies of all requests that have not been answered."""
         self.limits_s = {
             Phase.OPENED: http.header_timeout_s,
             Phase.HEAD: http.header_timeout_s,

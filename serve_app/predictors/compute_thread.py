@@ -71,6 +71,10 @@ class ComputeThread:
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def restart_clock(self) -> None:
+        """Counts `busy_for_s` from now; for a call that works in steps, from the thread itself."""
+        self._busy_since = time.monotonic()
+
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread after the calls already queued; False if it is still busy by then."""
         self._jobs.put(None)

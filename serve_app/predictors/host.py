@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app.config.model import PredictorConfig
-from serve_app.domain.inference import BatchResult, InferenceBatch
+from serve_app.domain.inference import BatchResult, Failure, InferenceBatch
 from serve_app.domain.tensor import Array
 from serve_app.errors import ArtifactError, ModelFailed, NotReady, PredictorError
 from serve_app.predictors.build import build_predictor
@@ -63,7 +63,9 @@ class PredictorHost:
 
         Members whose budget (counted from this call) has passed when the model would begin fail
         with ``deadline_exceeded``; what a model raises fails the guilty members only. If no member
-        succeeds, `outputs` is empty. A caller may be cancelled at any time.
+        succeeds, `outputs` is empty. A caller may be cancelled at any time. More than
+        `batch.slice_rows` rows are computed in several steps, unless the model has no batch
+        dimension.
 
         Raises:
             NotReady: not loaded, or closed.
@@ -73,7 +75,7 @@ class PredictorHost:
         return await self._thread.run(self._compute, batch, time.monotonic())
 
     def stuck_for_s(self) -> float:
-        """How long the current computation has been running; 0.0 when idle."""
+        """How long the current step of a computation has been running; 0.0 when idle."""
         return self._thread.busy_for_s()
 
     def describe(self) -> dict[str, str]:
@@ -128,17 +130,21 @@ class PredictorHost:
 
     def _compute(self, batch: InferenceBatch, received: float) -> BatchResult:
         started = time.monotonic()
-        outputs, failures = compute_isolated(
-            batch, self._predict, lambda: time.monotonic() - received
-        )
-        return BatchResult(outputs, failures, time.monotonic() - started)
-
-    def _predict(self, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
         predictor, context = self._predictor, self._context
-        if predictor is None or context is None:
-            raise NotReady(f"{self._name} is not loaded")
-        outputs = predictor.predict(_frozen(inputs))
-        return checked_outputs(outputs, context.outputs, rows if self._batchable else None)
+        if predictor is None or context is None:  # closed while the batch was in the queue
+            failure = Failure(NotReady.code, f"{self._name} is not loaded")
+            return BatchResult({}, dict.fromkeys(range(len(batch.rows)), failure), 0.0)
+        if batch.slice_rows and not self._batchable:
+            batch = batch._replace(slice_rows=0)
+
+        def compute(inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+            # A batch of many steps is not stuck; one step that does not end is.
+            self._thread.restart_clock()
+            outputs = predictor.predict(_frozen(inputs))
+            return checked_outputs(outputs, context.outputs, rows if self._batchable else None)
+
+        outputs, failures = compute_isolated(batch, compute, lambda: time.monotonic() - received)
+        return BatchResult(outputs, failures, time.monotonic() - started)
 
     def _close_predictor(self) -> None:
         predictor, self._predictor = self._predictor, None

@@ -6,12 +6,18 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from serve_app.domain.inference import VersionKey
 from serve_app.telemetry.metrics import (
     HISTOGRAMS,
+    PROCESS_COUNTERS,
     PROCESS_GAUGES,
     Gauges,
     Histogram,
@@ -34,6 +40,9 @@ class NodeCollector(Collector):
         """All metric families, also those without a series."""
         for name, kind in HISTOGRAMS.items():
             yield _histogram(kind, self._totals.histograms.get(name, {}))
+        for name, text in PROCESS_COUNTERS.items():
+            count = self._totals.counters.get(name, 0)
+            yield CounterMetricFamily(f"serve_app_{name}", text, value=count)
         gauges = self._totals.gauges
         for name, text in PROCESS_GAUGES.items():
             family = GaugeMetricFamily(f"serve_app_{name}", text, labels=["pid"])

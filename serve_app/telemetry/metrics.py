@@ -103,6 +103,11 @@ PROCESS_GAUGES: Mapping[str, str] = {
 }
 """Field of `Gauges` -> help. The metric is called `serve_app_<field>`."""
 
+PROCESS_COUNTERS: Mapping[str, str] = {
+    "access_lines_dropped": "Lines of the access log that were lost because its writer was behind.",
+}
+"""Field of `RequestMetrics` -> help. The metric is called `serve_app_<field>_total`."""
+
 
 class QueueDepth(Protocol):
     """A queue of the batcher, as far as a gauge looks at it."""
@@ -141,6 +146,7 @@ class RequestMetrics:
         self._compute: dict[Labels, Histogram] = {}
         self._rows: dict[Labels, Histogram] = {}
         self._watched: tuple[Watched, Callable[[], int]] | None = None
+        self.access_lines_dropped = 0
 
     def watch(self, plane: Watched, open_connections: Callable[[], int]) -> None:
         """Names the sources of the gauges; they are read only for an exposition."""
@@ -185,6 +191,10 @@ class RequestMetrics:
             COMPUTE_SECONDS.name: dict(self._compute),
             BATCH_ROWS.name: dict(self._rows),
         }
+
+    def counters(self) -> dict[str, int]:
+        """The plain counters, by the names of `PROCESS_COUNTERS`."""
+        return {name: getattr(self, name) for name in PROCESS_COUNTERS}
 
     def gauges(self) -> Gauges:
         """What is true now."""

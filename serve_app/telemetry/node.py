@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ import orjson
 from serve_app.domain.inference import VersionKey
 from serve_app.telemetry.metrics import (
     HISTOGRAMS,
+    PROCESS_COUNTERS,
     PROCESS_GAUGES,
     Gauges,
     Histogram,
@@ -46,9 +47,10 @@ class Snapshot(NamedTuple):
 
 @dataclass(slots=True)
 class NodeTotals:
-    """The node at one moment: counters summed up, gauges by process id."""
+    """The node at one moment: histograms and counters summed up, gauges by process id."""
 
     histograms: Histograms = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
     gauges: dict[int, Gauges] = field(default_factory=dict)
 
 
@@ -81,8 +83,12 @@ class NodeMetrics:
         """What this process has counted so far; without gauges when it is about to end."""
         self._number += 1
         gauges = None if closing else _encode_gauges(self._metrics.gauges())
-        histograms = _encode(self._metrics.histograms())
-        return Snapshot(self._number, orjson.dumps({"histograms": histograms, "gauges": gauges}))
+        content = {
+            "histograms": _encode(self._metrics.histograms()),
+            "counters": self._metrics.counters(),
+            "gauges": gauges,
+        }
+        return Snapshot(self._number, orjson.dumps(content))
 
     def write(self, snapshot: Snapshot) -> None:
         """Puts a snapshot into this process' file, unless a newer or equal one is there.
@@ -107,28 +113,33 @@ class NodeMetrics:
             retired = _read(self._directory / _RETIRED)
             # In there already, but not deleted: the last retirement was cut short.
             retiring = set(retired.get("retiring") or ())
-            counters = _decode(retired)
-            totals = NodeTotals()
+            gone, totals = NodeTotals(), NodeTotals()
+            _add(gone, retired)
             dead: list[Path] = []
             for path in sorted(self._directory.glob("[0-9]*-[0-9]*.json")):
                 pid = _alive(path)  # before it is read: what a dead process wrote is final
                 if pid is None:
                     dead.append(path)
                     if path.name not in retiring:
-                        _add(counters, _decode(_read(path)))
+                        _add(gone, _read(path))
                     continue
                 content = _read(path)
-                _add(totals.histograms, _decode(content))
+                _add(totals, content)
                 if content.get("gauges"):
                     totals.gauges[pid] = _decode_gauges(content["gauges"])
             if dead:
-                self._retire(dead, counters)
-            _add(totals.histograms, counters)
+                self._retire(dead, gone)
+            _add_histograms(totals.histograms, gone.histograms)
+            _add_counters(totals.counters, gone.counters)
         return totals
 
-    def _retire(self, dead: list[Path], counters: Histograms) -> None:
+    def _retire(self, dead: list[Path], gone: NodeTotals) -> None:
         """Keeps the counters of dead processes; a crash between the steps counts nothing twice."""
-        content = {"histograms": _encode(counters), "retiring": [path.name for path in dead]}
+        content = {
+            "histograms": _encode(gone.histograms),
+            "counters": gone.counters,
+            "retiring": [path.name for path in dead],
+        }
         try:
             _replace(self._directory / _RETIRED, orjson.dumps(content))
             for path in dead:
@@ -202,7 +213,18 @@ def _decode(content: dict[str, Any]) -> Histograms:
     return histograms
 
 
-def _add(totals: Histograms, more: Histograms) -> None:
+def _add(totals: NodeTotals, content: dict[str, Any]) -> None:
+    """Adds what a file has counted, as far as this code knows it."""
+    _add_histograms(totals.histograms, _decode(content))
+    _add_counters(totals.counters, content.get("counters") or {})
+
+
+def _add_counters(totals: dict[str, int], more: Mapping[str, int]) -> None:
+    for name in PROCESS_COUNTERS.keys() & more.keys():
+        totals[name] = totals.get(name, 0) + more[name]
+
+
+def _add_histograms(totals: Histograms, more: Histograms) -> None:
     for name, family in more.items():
         sums = totals.setdefault(name, {})
         for labels, each in family.items():

@@ -16,9 +16,9 @@ from serve_app.errors import ClusterError
 from serve_app.log import LineHandler
 from serve_app.telemetry.access_log import LOGGER, AccessLog
 from serve_app.telemetry.exposition import render
-from serve_app.telemetry.listener import MetricsListener
 from serve_app.telemetry.metrics import RequestMetrics, Watched
 from serve_app.telemetry.node import NodeMetrics, NodeTotals
+from serve_app.telemetry.scrape import ScrapeApp
 from serve_app.telemetry.trace import RequestTrace
 
 logger = logging.getLogger(__name__)
@@ -43,14 +43,16 @@ class Recorder:
         """Starts nothing yet.
 
         Args:
-            metrics: whether and where to listen for scrapes.
+            metrics: whether metrics are kept for scrapes.
             log: whether to write the access log.
             directory: where the processes of this node leave their numbers for each other.
             handler: where access lines go; where all logs go when not given.
         """
         self._metrics = RequestMetrics()
         self._node = NodeMetrics(directory, self._metrics)
-        self._listener = MetricsListener(metrics, self._exposition) if metrics.enabled else None
+        self._scraped = metrics.enabled
+        self.scrape_app = ScrapeApp(self._exposition)
+        """The ASGI application for the metrics port; whoever composes the process serves it."""
         wanted = log.access and logging.getLogger(LOGGER).isEnabledFor(logging.INFO)
         self._access = AccessLog(handler) if wanted else None
         self._flusher: asyncio.Task[None] | None = None
@@ -65,29 +67,26 @@ class Recorder:
         """See `serve_app.telemetry.sink.Telemetry`."""
         seconds = monotonic() - trace.started
         self._metrics.observe_request(trace, code, seconds)
-        if self._access is not None:
-            self._access.append(trace, status, code, seconds)
+        if self._access is not None and not self._access.append(trace, status, code, seconds):
+            self._metrics.access_lines_dropped += 1
 
     async def start(self) -> None:
-        """Opens the metrics port and starts writing.
+        """Starts writing.
 
         Raises:
-            ClusterError: the port or the folder cannot be used.
+            ClusterError: the folder cannot be used.
         """
-        if self._listener is not None:
+        if self._scraped:
             try:
                 await asyncio.to_thread(self._node.open)
             except OSError as exc:
                 raise ClusterError(f"the metrics folder cannot be used: {exc}") from exc
-            await self._listener.start()
             self._flusher = asyncio.create_task(self._flush())
         if self._access is not None:
             self._access.start()
 
     async def close(self) -> None:
-        """Closes the port and writes what is left; nothing that was counted is lost."""
-        if self._listener is not None:
-            await self._listener.stop()
+        """Writes what is left; nothing that was counted is lost."""
         if self._flusher is not None:
             self._flusher.cancel()
             with suppress(asyncio.CancelledError):
@@ -100,7 +99,10 @@ class Recorder:
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self._write()
+            try:
+                await self._write()
+            except Exception:  # the next turn may do better, and without a turn nobody would try
+                logger.exception("cannot leave the metrics", extra={"action": "metrics"})
 
     async def _write(self, *, closing: bool = False) -> None:
         """Leaves this process' numbers for the others; they can wait while the disk is full."""

@@ -353,6 +353,26 @@ def test_heads_that_are_too_large(client: socket.socket, data: bytes) -> None:
     assert ended(client)
 
 
+@pytest.mark.parametrize("value", [b"b" * 17_000, b"b" * 400], ids=["one", "many"])
+def test_a_large_head_behind_another_request_is_seen(client: socket.socket, value: bytes) -> None:
+    # In one piece: the cap must not start anew in the middle of what was read at once.
+    headers = b"".join([b"A: %b\r\n" % value] * max(1, 17_000 // len(value)))
+    line = b"GET /v2 HTTP/1.1\r\nHost: x\r\n"
+    client.sendall(line + b"\r\n" + line + headers + b"\r\n")
+    with client.makefile("rb") as reader:
+        assert Answer(reader).status == 200
+        assert Answer(reader).status in (0, 431)
+    assert ended(client)
+
+
+def test_a_head_of_nearly_the_cap_is_read(client: socket.socket) -> None:
+    head = b"".join(b"A%d: %b\r\n" % (n, b"b" * 390) for n in range(40))
+    with client.makefile("rb") as reader:
+        for _ in range(3):
+            client.sendall(INFER + head + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+            assert Answer(reader).status == 200
+
+
 def test_a_large_body_behind_a_small_head_is_no_large_head(client: socket.socket) -> None:
     assert ask(client, infer(BODY + b" " * 100_000)).status == 200
 
@@ -524,3 +544,84 @@ def test_connections_beyond_the_limit_are_told_so() -> None:
                 each.close()
         until(lambda: server.listener.open_connections == 0)
         assert_alive(server)
+
+
+# Bodies that add up
+
+
+@pytest.fixture
+def small() -> Iterator[LiveServer]:
+    """A listener that holds the bodies of two large requests, and not of three."""
+    with live_server(max_body_bytes=CAP, max_buffered_bytes=2 * CAP + CAP // 2) as made:
+        yield made
+
+
+def held(server: LiveServer) -> int:
+    return server.listener._state.buffered
+
+
+def test_bodies_together_are_bounded(small: LiveServer) -> None:
+    large = BODY + b" " * (CAP - len(BODY))
+    clients = [small.connect() for _ in range(2)]
+    try:
+        for each in clients:
+            each.sendall(infer(large)[:-1])
+        until(lambda: held(small) == 2 * CAP - 2)
+        with small.connect() as third:
+            answer = ask(third, infer(large))
+            assert (answer.status, answer.problem["code"]) == (503, "overloaded")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert ended(third)
+        assert_alive(small)
+        for each in clients:
+            assert ask(each, b" ").status == 200
+        until(lambda: held(small) == 0)
+        assert ask(clients[0], infer(large)).status == 200
+    finally:
+        for each in clients:
+            each.close()
+    until(lambda: held(small) == 0)
+
+
+def test_a_body_that_comes_in_chunks_counts_too(small: LiveServer) -> None:
+    with small.connect() as first, small.connect() as second, small.connect() as third:
+        for each in (first, second, third):
+            each.sendall(INFER + b"Transfer-Encoding: chunked\r\n\r\n")
+        for each in (first, second):
+            each.sendall(b"%x\r\n%b\r\n" % (CAP, b" " * CAP))
+        until(lambda: held(small) == 2 * CAP)
+        answer = ask(third, b"%x\r\n%b\r\n" % (CAP, b" " * CAP))
+        assert answer.status == 503
+    until(lambda: held(small) == 0)
+
+
+@pytest.mark.parametrize("pipelined", [1, 5])
+def test_clients_that_leave_give_their_share_back(small: LiveServer, pipelined: int) -> None:
+    small.gateway.delay_s = 5.0
+    with small.connect() as client:
+        client.sendall(infer() * pipelined)
+        until(lambda: held(small) == len(BODY) * pipelined)
+        client.sendall(infer()[:-1])
+        until(lambda: held(small) == len(BODY) * (pipelined + 1) - 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: held(small) == 0)
+
+
+def test_a_broken_request_gives_back_what_waits_behind_another(small: LiveServer) -> None:
+    small.gateway.delay_s = 0.3
+    with small.connect() as client:
+        client.sendall(infer() * 3)
+        until(lambda: held(small) == len(BODY) * 3)
+        answer = ask(client, b"broken\r\n\r\n")
+        assert answer.status == 200
+        assert ended(client)
+    assert held(small) == 0
+
+
+def test_an_early_refusal_holds_nothing(small: LiveServer) -> None:
+    with small.connect() as client:
+        head = b"POST /v2/models/no/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % CAP
+        assert ask(client, head).status == 404
+        client.sendall(b" " * CAP)
+        assert ended(client)
+    assert held(small) == 0

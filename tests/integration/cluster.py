@@ -37,6 +37,8 @@ class Cluster:
     home: Path
     ports: list[int] = field(default_factory=lambda: free_ports(5))
     overrides: Sequence[str] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+    command: Path = SERVE_APP
 
     @property
     def http(self) -> str:
@@ -57,6 +59,7 @@ class Cluster:
             "SERVE_APP_HOME": str(self.home),
             "SERVE_APP_CONFIG_DIR": str(CONFIGS),
             "NO_COLOR": "1",
+            **self.variables,
         }
 
     def settings(self) -> list[str]:
@@ -74,7 +77,7 @@ class Cluster:
         """Runs a command; `up`, `status`, `render`, `config` and `doctor` get the settings."""
         settings = [] if arguments[0] == "down" else [*self.settings(), *overrides]
         done = subprocess.run(
-            [SERVE_APP, *arguments, *settings],
+            [self.command, *arguments, *settings],
             env=self.environment,
             cwd=ROOT,
             capture_output=True,

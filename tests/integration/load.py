@@ -23,7 +23,7 @@ class Answers:
     sent: int = 0
     right: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    """Allowed refusals (503 with Retry-After) by error code."""
+    """Allowed refusals (503 with Retry-After) by error code and text."""
     broken: int = 0
     """Connections that were reset; allowed only where the fault kills their ingress."""
     wrong: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Load:
                     else:
                         answers.wrong.append(f"id {number} got {got}")
                 elif response.status == 503 and "Retry-After" in response.headers:
-                    answers.refused[answer["code"]] += 1
+                    answers.refused[f"{answer['code']}: {answer['detail']}"] += 1
                 else:
                     answers.wrong.append(f"{response.status}: {answer}")
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):

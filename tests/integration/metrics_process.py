@@ -12,6 +12,7 @@ from pathlib import Path
 from serve_app.config.cluster import LogConfig
 from serve_app.config.listener import MetricsConfig
 from serve_app.domain.inference import VersionKey
+from serve_app.http.listener import HttpListener
 from serve_app.log import configure_logging
 from serve_app.telemetry.recorder import Recorder
 from serve_app.telemetry.trace import RequestTrace
@@ -27,12 +28,16 @@ def finish(recorder: Recorder, count: int) -> None:
 
 async def main(folder: Path, port: int) -> None:
     configure_logging(LogConfig(), process="ingress")
-    recorder = Recorder(MetricsConfig(port=port), LogConfig(), folder)
+    metrics = MetricsConfig(port=port)
+    recorder = Recorder(metrics, LogConfig(), folder)
+    listener = HttpListener(recorder.scrape_app, metrics.listener(), "metrics")
     await recorder.start()
+    await listener.start()
     print("ready", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         finish(recorder, int(line))
         print("done", flush=True)
+    await listener.drain(1.0)
     await recorder.close()
 
 

@@ -1,4 +1,7 @@
-"""The documents' commands, run as they stand there (only ports and folders are put in)."""
+"""The documents' commands, pasted into a new shell as they stand there.
+
+Only ports, folders and the place of the virtual environment are put in.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cluster import ROOT, Cluster
+from tests.requirements import require_program
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 
 BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.S)
+ACTIVATE = ". .venv/bin/activate"
 
 
 def blocks(path: str) -> list[tuple[str | None, str, str]]:
@@ -26,17 +31,34 @@ def blocks(path: str) -> list[tuple[str | None, str, str]]:
     ]
 
 
-def shell(text: str, cluster: Cluster, folder: Path) -> str:
-    text = text.replace("localhost:8000", cluster.http).replace(
-        "serve-app up", f"serve-app up {' '.join(cluster.settings())}"
+def script(path: str) -> str:
+    """What a reader types, from top to bottom: files, commands, Python."""
+    parts = []
+    for file, kind, text in blocks(path):
+        if file is not None:
+            parts.append(f"cat > {file} <<'END OF FILE'\n{text}END OF FILE\n")
+        elif kind == "bash":
+            parts.append(f"{text}echo\n")
+        elif kind == "python":
+            parts.append(f"python - <<'END OF FILE'\n{text}END OF FILE\n")
+    return "".join(parts)
+
+
+def paste(text: str, cluster: Cluster, folder: Path) -> list[str]:
+    """What a shell prints, line by line; only the documented activation provides our commands."""
+    require_program("curl", "curl")
+    assert ACTIVATE in text
+    text = (
+        text.replace(ACTIVATE, f". {sys.prefix}/bin/activate")
+        .replace("localhost:8000", cluster.http)
+        .replace("serve-app up", f"serve-app up {' '.join(cluster.settings())}")
     )
-    environment = {
-        **cluster.environment,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PWD": str(folder),
-    }
+    folders = os.environ["PATH"].split(os.pathsep)
+    path = os.pathsep.join(each for each in folders if not Path(each, "serve-app").exists())
+    environment = {**cluster.environment, "PATH": path, "PWD": str(folder)}
+    environment.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
-        ["bash", "-euc", text],
+        ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -44,21 +66,16 @@ def shell(text: str, cluster: Cluster, folder: Path) -> str:
         timeout=240,
     )
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return [line for line in done.stdout.splitlines() if line]
 
 
 def test_add_a_model(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "home")
-    outputs = []
     try:
-        for file, kind, text in blocks("docs/howto/add-a-model.md"):
-            if file is not None:
-                (tmp_path / file).write_text(text)
-            elif kind == "bash":
-                outputs.append(shell(text, cluster, tmp_path))
+        lines = paste(script("docs/howto/add-a-model.md"), cluster, tmp_path)
     finally:
         cluster.run("down")
-    answer = json.loads(outputs[-1])
+    answer = json.loads(lines[-1])
     (probabilities,) = answer["outputs"]
     assert answer["model_name"] == "iris"
     assert probabilities["shape"] == [1, 3]
@@ -86,17 +103,9 @@ def test_the_mistake_in_add_a_model_is_described_as_it_reads(tmp_path: Path) -> 
     assert done.stderr.strip() == expected.strip()
 
 
-@pytest.mark.parametrize("kind", ["bash", "python"])
-def test_the_first_requests_of_the_readme(cluster: Cluster, tmp_path: Path, kind: str) -> None:
-    found = [text for file, language, text in blocks("README.md") if language == kind]
-    assert found
-    for text in found:
-        if kind == "bash":
-            assert '"outputs"' in shell(text, cluster, tmp_path)
-        else:
-            code = text.replace("localhost:8000", cluster.http)
-            done = subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-            )
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.strip()
+def test_the_first_requests_of_the_readme(cluster: Cluster, tmp_path: Path) -> None:
+    curl, digit, embedding = paste(script("README.md"), cluster, tmp_path)
+    (outputs, *_) = json.loads(curl)["outputs"]
+    assert outputs["shape"] == [1, 384]
+    assert digit == "0"
+    assert len(json.loads(embedding)) == 4

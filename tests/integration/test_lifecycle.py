@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
+import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import ROOT, Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 
@@ -30,7 +34,8 @@ def test_up_is_idempotent_and_down_leaves_nothing(cluster: Cluster) -> None:
     first = cluster.run("up").stdout
     assert "Try it:" in first
     pids = {process.pid for process in cluster.processes()}
-    cluster.run("up")
+    second = cluster.run("up").stdout
+    assert "ready" not in second.split("Serving after")[0]  # nothing had to become ready
     assert {p.pid for p in cluster.processes() if "ray::Serve" in " ".join(p.cmdline())} <= pids
     assert cluster.listening() == set(cluster.ports)
     command = first.split("Try it:\n")[1].split("\n\n")[0]
@@ -80,3 +85,76 @@ def test_render_is_deterministic_and_accepted_by_serve(cluster: Cluster) -> None
     first, second = (cluster.run("render").stdout for _ in range(2))
     assert first == second
     ServeDeploySchema.model_validate(yaml.safe_load(first))
+
+
+def test_down_finds_what_a_dead_head_left_behind(cluster: Cluster) -> None:
+    cluster.run("up")
+    head = json.loads((cluster.home / "cluster.json").read_text())["pid"]
+    psutil.Process(head).kill()
+    time.sleep(0.5)
+    assert cluster.processes()
+    assert cluster.run("down").stdout.strip().endswith("Stopped.")
+    assert not cluster.processes()
+    assert not cluster.listening()
+
+
+@pytest.mark.parametrize("when", ["Ray starts", "replicas start"])
+def test_whoever_stops_an_up_half_way_finds_nothing_left(cluster: Cluster, when: str) -> None:
+    command = [str(cluster.command), "up", *cluster.settings()]
+    with subprocess.Popen(command, env=cluster.environment, cwd=ROOT) as running:
+        deadline = time.monotonic() + 60
+        wanted = 3 if when == "Ray starts" else 1
+        title = "ray" if when == "Ray starts" else "ServeController"
+        while len(cluster.replicas(title)) < wanted and time.monotonic() < deadline:
+            time.sleep(0.1)
+        running.terminate()
+        assert running.wait(90) != 0
+    assert not cluster.processes()
+    assert not cluster.listening()
+
+
+def test_a_database_that_is_not_there_stops_an_up_before_it_begins(cluster: Cluster) -> None:
+    url = "database.url=postgresql://nobody@127.0.0.1:1/none"
+    done = cluster.run("up", overrides=["database=postgres", url], check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert not cluster.processes()
+    found = cluster.run("doctor", overrides=["database=postgres", url], check=False)
+    assert found.returncode == 1
+    assert "FAIL" in found.stdout
+
+
+def test_doctor_is_content_with_a_fresh_home(tmp_path: Path) -> None:
+    done = Cluster(tmp_path).run("doctor")
+    assert "FAIL" not in done.stdout
+
+
+def test_a_second_command_on_one_home_has_to_wait(cluster: Cluster) -> None:
+    cluster.home.mkdir(exist_ok=True)
+    with (cluster.home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = cluster.run("up", check=False)
+    assert done.returncode == 1
+    assert "another serve-app command is at work" in done.stderr
+
+
+def test_a_running_cluster_can_be_joined_by_its_address(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cluster.run("up")
+    guest = Cluster(tmp_path_factory.mktemp("guest"), ports=cluster.ports, overrides=ECHO)
+    join = [f"cluster.address=http://127.0.0.1:{cluster.ports[4]}"]
+    refused = guest.run("status", overrides=join, check=False)
+    assert refused.returncode == 1
+    assert "RAY_AUTH_TOKEN" in refused.stderr
+    guest.variables["RAY_AUTH_TOKEN"] = (cluster.home / "ray-token").read_text()
+    guest.run("up", overrides=[*join, "models.echo.versions.2.replicas={min: 1, max: 1}"])
+    report = json.loads(guest.run("status", "--json", overrides=join).stdout)
+    assert report["ready"]
+    rows = {v["version"]: v for m in report["models"] for v in m["versions"]}
+    assert rows["2"]["replicas"] == 1
+    guest.run("down", *guest.settings(), *join)
+    left = guest.run("status", overrides=join, check=False)
+    assert "Nothing is deployed" in left.stderr
+    cluster.run("down")
+    assert not cluster.processes()

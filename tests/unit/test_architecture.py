@@ -30,6 +30,7 @@ LEVELS = {
     "serve_app.examples": 3,
     "serve_app.store": 3,
     "serve_app.telemetry": 3,
+    "serve_app.waiting": 4,
     "serve_app.batching": 4,
     "serve_app.dataplane": 4,
     "serve_app.http": 5,
@@ -139,10 +140,10 @@ def test_modules_are_nouns(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_modules_and_functions_stay_small(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 420, "two concepts in one file?"
+    assert len(path.read_text().splitlines()) <= 360, "two concepts in one file?"
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 70, f"{node.name} is long"
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is long"
 
 
 def test_importing_the_data_path_loads_neither_ray_nor_torch() -> None:

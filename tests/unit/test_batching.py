@@ -313,7 +313,7 @@ async def test_more_slots_release_what_waits() -> None:
     tasks = [submit(target, n) for n in range(3)]
     await turn()
     assert target.in_flight == 1
-    target.resize(BatchingPolicy(max_rows=1), 3)
+    target.follow(BatchingPolicy(max_rows=1), 3, idempotent=True)
     await turn()
     assert target.in_flight == 3
     gate.open()

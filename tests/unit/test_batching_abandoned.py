@@ -8,10 +8,10 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from serve_app.batching import Member, VersionQueue
-from serve_app.domain.inference import VersionKey
+from serve_app.batching import VersionQueue
+from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.domain.routing import BatchingPolicy
-from serve_app.errors import DeadlineExceeded
+from serve_app.errors import DeadlineExceeded, PayloadTooLarge
 from serve_app.telemetry.trace import RequestTrace
 from serve_app.testing import FakeGateway
 
@@ -49,13 +49,13 @@ async def test_a_member_that_expires_as_its_batch_departs_frees_the_slot() -> No
 async def test_expiry_and_cancellation_of_one_member_count_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expire = VersionQueue._expire
+    sweep = VersionQueue._sweep
 
-    def expire_and_cancel(self: VersionQueue, member: Member) -> None:
-        expire(self, member)
+    def sweep_and_cancel(self: VersionQueue) -> None:
+        sweep(self)
         leaver.cancel()
 
-    monkeypatch.setattr(VersionQueue, "_expire", expire_and_cancel)
+    monkeypatch.setattr(VersionQueue, "_sweep", sweep_and_cancel)
     batches = queue(delay_s=0.1)
     leaver = submit(batches, 0.03)
     stayer = submit(batches, 5.0)
@@ -64,3 +64,70 @@ async def test_expiry_and_cancellation_of_one_member_count_once(
     assert batches.in_flight == 1
     async with asyncio.timeout(1.0):
         assert await stayer
+
+
+async def test_whoever_leaves_gives_back_the_place() -> None:
+    batches = VersionQueue(
+        KEY, FakeGateway(delay_s=0.05), BatchingPolicy(max_queue_rows=10), slots=1
+    )
+    first = submit(batches, 5.0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    leavers = [submit(batches, 5.0) for _ in range(10)]
+    await asyncio.sleep(0)
+    assert batches.queued_rows == 10
+    for leaver in leavers:
+        leaver.cancel()
+    await asyncio.gather(*leavers, return_exceptions=True)
+    assert (batches.queued_rows, batches.queued_bytes) == (0, 0)
+    assert await submit(batches, 5.0)
+    await first
+
+
+async def test_crowds_that_leave_do_not_pile_up() -> None:
+    batches = queue(delay_s=0.2)
+    first = submit(batches, 5.0)
+    await asyncio.sleep(0.01)
+    for _ in range(5):
+        crowd = [submit(batches, 5.0) for _ in range(1000)]
+        await asyncio.sleep(0)
+        for leaver in crowd:
+            leaver.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+    left = sum(len(each) for each in batches._room._queues.values())
+    assert left <= 1000
+    assert await submit(batches, 5.0)
+    await first
+
+
+async def test_a_call_that_the_transport_cancels_is_retried() -> None:
+    class Fickle(FakeGateway):
+        async def call(
+            self, key: VersionKey, batch: InferenceBatch, timeout_s: float
+        ) -> BatchResult:
+            if not self.batches:
+                self.batches.append((key, batch))
+                raise asyncio.CancelledError
+            return await super().call(key, batch, timeout_s)
+
+    batches = VersionQueue(KEY, Fickle(), BatchingPolicy(), slots=1)
+    async with asyncio.timeout(1.0):
+        assert await submit(batches, 5.0)
+
+
+async def test_a_batch_that_fills_up_does_not_go_on_waiting() -> None:
+    gateway = FakeGateway()
+    policy = BatchingPolicy(max_rows=4, max_wait_ms=5_000)
+    batches = VersionQueue(KEY, gateway, policy, slots=1)
+    early = [submit(batches, 10.0) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    late = [submit(batches, 10.0) for _ in range(2)]
+    async with asyncio.timeout(1.0):
+        await asyncio.gather(*early, *late)
+    assert [batch.rows for _, batch in gateway.batches] == [(1, 1, 1, 1)]
+
+
+async def test_a_request_that_could_never_fit_is_too_large_not_too_early() -> None:
+    batches = VersionQueue(KEY, FakeGateway(), BatchingPolicy(max_queue_bytes=8), slots=1)
+    with pytest.raises(PayloadTooLarge):
+        await submit(batches, 5.0)

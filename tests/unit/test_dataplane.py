@@ -19,6 +19,7 @@ from serve_app.errors import (
     InvalidInput,
     ModelNotFound,
     NotReady,
+    Overloaded,
     PayloadTooLarge,
     ServeAppError,
     VersionNotFound,
@@ -202,3 +203,26 @@ async def test_slots_are_shared_between_ingresses() -> None:
     await asyncio.sleep(0.01)
     assert len(gateway.batches) == 2  # 2 replicas x 2 slots / 2 ingresses
     await asyncio.gather(*tasks)
+
+
+async def test_a_full_queue_refuses_before_anything_is_read() -> None:
+    policy = BatchingPolicy(max_rows=1, slots_per_replica=1, max_queue_rows=2)
+    target = plane(FakeGateway(delay_s=0.05))
+    target.update(route_table(model_route(batching=policy), revision=2))
+    assert target.admit("echo", None).name == "echo"
+    tasks = [asyncio.ensure_future(infer(target))]
+    await asyncio.sleep(0.01)
+    tasks += [asyncio.ensure_future(infer(target)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    for version in (None, "1"):
+        with pytest.raises(Overloaded):
+            target.admit("echo", version)
+    await asyncio.gather(*tasks)
+    target.admit("echo", None)
+    with pytest.raises(ModelNotFound):
+        target.admit("nothing", None)
+    with pytest.raises(VersionNotFound):
+        target.admit("echo", "9")
+    target.draining = True
+    with pytest.raises(Draining):
+        target.admit("echo", None)

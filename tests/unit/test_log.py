@@ -4,7 +4,10 @@ import ast
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -276,6 +279,77 @@ def test_a_full_file_is_kept_once_beside_the_new_one(tmp_path: Path) -> None:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+def test_a_file_that_was_there_counts(tmp_path: Path) -> None:
+    path = tmp_path / "ingress.log"
+    path.write_text("x" * 4000)
+    handler = LineHandler("x", path.open("a", encoding="utf-8"), path=path, max_bytes=4096)
+    handler.write("ü" * 60 + "\n")
+    handler.close()
+    assert path.with_name("ingress.log.1").stat().st_size == 4121
+    assert path.read_text() == ""
+
+
+def test_a_file_that_somebody_cut_is_not_full(tmp_path: Path) -> None:
+    path = tmp_path / "ingress.log"
+    handler = LineHandler("x", path.open("a", encoding="utf-8"), path=path, max_bytes=4096)
+    handler.write("x" * 4000)
+    os.truncate(path, 0)
+    handler.write("y" * 200)
+    handler.close()
+    assert path.read_text() == "y" * 200
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_reaches_no_caller(
+    tmp_path: Path, stream: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ingress.log"
+    path.symlink_to("/dev/full")
+    handler = configure_logging(LogConfig(max_file_bytes=4096), process="x", path=path)
+    for _ in range(100):
+        logging.getLogger("serve_app.test").info("lost " * 100)
+        handler.write("lost\n" * 100)
+    configure_logging(LogConfig(), process="x", stream=stream)
+    logging.getLogger("serve_app.test").info("heard")
+    assert [line["message"] for line in lines(stream)] == ["heard"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_disk_that_has_room_again_gets_lines_again(tmp_path: Path) -> None:
+    path = tmp_path / "ingress.log"
+    code = """
+import logging, resource, sys
+from pathlib import Path
+from serve_app.config.cluster import LogConfig
+from serve_app.log import configure_logging
+path = Path(sys.argv[1])
+configure_logging(LogConfig(max_file_bytes=100_000), process="x", path=path)
+logger = logging.getLogger("serve_app.test")
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+for _ in range(100):
+    logger.info("x" * 1000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+logger.info("after")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.stat().st_size > 20_000
+    assert json.loads(path.read_text().splitlines()[-1])["message"] == "after"
+
+
+def test_a_message_that_cannot_be_made_stops_nobody(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = LineHandler("x", stream)
+    for message, args in (("%d", ("no number",)), ("next", ())):
+        handler.handle(logging.makeLogRecord({"msg": message, "args": args}))
+    assert [line["message"] for line in lines(stream)] == ["next"]
+    assert "TypeError" in capsys.readouterr().err
 
 
 def test_a_traceback_is_whole_where_print_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

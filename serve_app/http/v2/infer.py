@@ -18,12 +18,19 @@ from serve_app.http.v2.infer_answer import HEADER_LENGTH, encode_infer
 from serve_app.http.v2.infer_request import decode_infer, decode_raw, parse_header_length
 from serve_app.telemetry.trace import RequestTrace
 
-_INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_NAME = "[A-Za-z0-9._-]{1,128}"
+_INFER_PATH = re.compile(rf"/v2/models/({_NAME})(?:/versions/({_NAME}))?/infer", re.ASCII)
+_LONGEST_PATH = 300
+"""No infer path is longer; what is longer never gets into the cache."""
+
+
+def infer_target(path: str) -> tuple[str, str | None] | None:
+    """Model and pinned version of an infer path; None for every other path."""
+    return _target(path) if len(path) <= _LONGEST_PATH else None
 
 
 @lru_cache(maxsize=1024)
-def infer_target(path: str) -> tuple[str, str | None] | None:
-    """Model and pinned version of an infer path; None for every other path."""
+def _target(path: str) -> tuple[str, str | None] | None:
     match = _INFER_PATH.fullmatch(path)
     return None if match is None else (match[1], match[2])
 
@@ -47,6 +54,8 @@ class InferEndpoint:
     ) -> tuple[Headers, bytes]:
         """Reads the request, has it computed, and writes the answer.
 
+        Whatever can be refused by the head alone is refused before the body is read.
+
         Args:
             model: the model's name in the path.
             version: the version in the path, if there is one.
@@ -57,10 +66,12 @@ class InferEndpoint:
         Returns:
             Headers and body of the 200.
         """
-        body = await read_body(receive, headers, self._max_body)
+        # Known before anything can fail, so that every failure is counted for its model.
+        trace.model = self._dataplane.table.model(model).name
+        route = self._dataplane.admit(model, version)
         check_media_type(headers)
-        route = self._dataplane.table.model(model)
         timeout_s = header_timeout_s(headers)
+        body = await read_body(receive, headers, self._max_body)
         header_length = headers.get(HEADER_LENGTH)
         if header_length is not None and parse_header_length(header_length, body) == 0:
             call = decode_raw(body, route)

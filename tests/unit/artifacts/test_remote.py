@@ -16,6 +16,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from serve_app.artifacts import FetchPolicy, fetch_artifact, hash_artifact
+from serve_app.artifacts.cache import ArtifactCache
 from serve_app.config.model import ArtifactConfig
 from serve_app.errors import ArtifactError
 
@@ -276,6 +277,37 @@ def test_threads_that_want_the_same_download_it_once(store: Store, tmp_path: Pat
         paths = set(pool.map(lambda _: fetch(tmp_path), range(8)))
     assert len(paths) == 1
     assert store.reads.total() == 3
+
+
+def test_the_same_content_with_and_without_a_digest_is_published_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stage it, under different keys; the later one must not pull the first one's away."""
+    together, one_after_the_other = threading.Barrier(2, timeout=10), threading.Lock()
+    publish = ArtifactCache.publish
+    inodes = []
+
+    def meet(cache: ArtifactCache, staged: Path, digest: str) -> Path:
+        together.wait()
+        with one_after_the_other:
+            path = publish(cache, staged, digest)
+            inodes.append((path / "a").stat().st_ino)
+        return path
+
+    store.put("folder/a", b"a")
+    digest = hash_artifact("memory://store/folder", FAST)
+    monkeypatch.setattr(ArtifactCache, "publish", meet)
+    with ThreadPoolExecutor(2) as pool:
+        paths = set(
+            pool.map(
+                lambda sha256: fetch(tmp_path, sha256, "memory://store/folder"), [digest, None]
+            )
+        )
+    (path,) = paths
+    assert [file.name for file in path.iterdir()] == ["a"]
+    assert len(inodes) == 2
+    assert len(set(inodes)) == 1
+    assert left_over(tmp_path) == []
 
 
 # --- http, where it is allowed ---------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ import benchmarks.__main__ as command
 from benchmarks.errors import BenchmarkError
 from benchmarks.settings import Settings
 from tests.unit.benchmarks.results import results
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scenarios here measure nothing, so wrk need not be there."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
 
 
 @pytest.fixture
@@ -70,6 +77,27 @@ def test_what_could_not_be_measured_is_said_and_what_was_stays(
     assert command.main(["--output", str(path)]) == 1
     assert "it did not start" in capsys.readouterr().err
     assert set(json.loads(path.read_text())) == {"digits", "musts"}
+
+
+@pytest.mark.parametrize("scenario", ["all", "digits", "minilm", "profile"])
+def test_without_wrk_nothing_starts(
+    scenario: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[Any],
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert command.main([scenario]) == 1
+    assert "apt-get install wrk" in capsys.readouterr().err
+    assert asked == []
+
+
+def test_without_wrk_the_start_can_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[Any]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert command.main(["startup", "--output", str(tmp_path / "x.json")]) == 0
+    assert [name for name, *_ in asked] == ["startup"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import wrk
 from benchmarks.errors import BenchmarkError
+from tests.requirements import require_program
 
 GOOD = """\
 Running 6s test @ http://127.0.0.1:8000/v2/models/digits/versions/2/infer
@@ -129,8 +130,8 @@ def server() -> Iterator[tuple[str, set[bytes]]]:
         thread.join()
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_the_real_program_sends_the_bodies_in_turn(server: tuple[str, set[bytes]]) -> None:
+    require_program("wrk", "wrk")
     url, seen = server
     bodies = [b'{"good": "a\\tb"}', '{"bad": "ü€"}'.encode(), bytes(range(256))]
     result = wrk.run(url, bodies, 2, 1)
@@ -139,7 +140,7 @@ def test_the_real_program_sends_the_bodies_in_turn(server: tuple[str, set[bytes]
     assert abs(result.answered / result.refused - 2) < 0.5
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_a_server_that_is_not_there_is_an_error() -> None:
+    require_program("wrk", "wrk")
     with pytest.raises(BenchmarkError, match="wrk failed"):
         wrk.run("http://127.0.0.1:1/", [b"{}"], 1, 1)

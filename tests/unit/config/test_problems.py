@@ -47,6 +47,10 @@ def test_a_version_that_is_not_declared(own: Path, explain: Explain) -> None:
             "models.digits.release.candidates\n  must not be empty.",
         ),
         (
+            "http.max_buffered_bytes=1048576",
+            "http\n  max_buffered_bytes must not be below max_body_bytes.",
+        ),
+        (
             "http.prot=1",
             'http.prot\n  unknown key. Did you mean "port"? '
             f"Allowed: {', '.join(HttpConfig.model_fields)}.",

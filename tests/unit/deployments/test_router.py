@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -18,9 +19,10 @@ from ray.serve.schema import (
 )
 
 from deployments.naming import GATEWAY, INGRESS, REPLICA
-from deployments.router import Counts, building, compile_table, running_replicas
+from deployments.router import Counts, ModelRouter, building, compile_table, running_replicas
 from serve_app.config.load import load_config
 from serve_app.domain.inference import VersionKey
+from serve_app.domain.routing import EMPTY_TABLE
 
 MODELS = load_config(["model=[digits]"]).models
 FACTS = {VersionKey("digits", version): {"accuracy": "0.98"} for version in "123"}
@@ -74,9 +76,10 @@ def test_the_table_holds_what_an_ingress_needs() -> None:
     assert digits.batchable
 
 
-def test_a_version_that_has_not_said_what_it_is_gets_no_traffic() -> None:
-    table = compile_table(MODELS, {("digits@2", REPLICA): 1}, {})
-    assert not table.models["digits"].ready
+def test_a_busy_version_that_has_not_said_what_it_is_gets_traffic_all_the_same() -> None:
+    digits = compile_table(MODELS, {("digits@2", REPLICA): 1}, {}).models["digits"]
+    assert digits.ready
+    assert "accuracy" not in digits.versions["2"].metadata
 
 
 def test_tables_can_be_compared_and_are_frozen() -> None:
@@ -84,3 +87,17 @@ def test_tables_can_be_compared_and_are_frozen() -> None:
     assert first == second
     with pytest.raises(dataclasses.FrozenInstanceError):
         first.revision = 5  # type: ignore[misc]
+
+
+async def test_a_fresh_router_tells_nobody_of_its_empty_table() -> None:
+    router = object.__new__(ModelRouter)
+    router._table = EMPTY_TABLE
+    router._changed = asyncio.Event()
+    assert await router.poll(revision=7, timeout_s=0.01) is None
+    waiting = asyncio.create_task(router.poll(revision=7, timeout_s=5.0))
+    await asyncio.sleep(0)
+    router._publish(compile_table(MODELS, {}, FACTS))
+    table = await waiting
+    assert table is not None
+    assert table.revision > 7
+    assert table.models

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from serve_app.errors import ClientGone, MalformedRequest, PayloadTooLarge
-from serve_app.http.body import load_json, parse_json, read_body
+from serve_app.http.body import _outside_strings, load_json, parse_json, read_body
 
 
 class Source:
@@ -75,9 +75,46 @@ def test_dense_json_is_refused_before_it_is_built(body: bytes) -> None:
         load_json(body)
 
 
-def test_unterminated_strings_are_no_way_around() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        b":[" * 2_000_000,
+        # Each of these quotation marks would begin a search to the end of the text.
+        b':[\\"' * 2_000_000,
+        b"\\" * 4_000_001 + b":" * 60_000,
+        b":" * 60_000 + b"x" * 1_000_000 + b"\\",
+    ],
+    ids=["brackets", "escaped quotes", "backslashes", "cut escape"],
+)
+def test_unterminated_strings_are_no_way_around(text: bytes) -> None:
     with pytest.raises(MalformedRequest):
-        load_json(b'["' + b":[" * 2_000_000)
+        load_json(b'["' + text)
+
+
+@pytest.mark.parametrize("shift", range(5))
+def test_a_string_that_the_window_cuts_stays_a_string(shift: int) -> None:
+    # Dense enough to be looked over; the first look ends inside the string, also inside an escape.
+    text = 'ab:[{\\"' * 400_000
+    document = {"x" * shift: text, "more": [1, {"a": ":"}]}
+    assert load_json(orjson.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        (b'{"a":1}', b"{:1}"),
+        (b'["a\\"b",1]', b"[,1]"),
+        (b'["a\\\\",1]', b"[,1]"),
+        (b'["open', b"["),
+        (b'["open\\', b"["),
+        (b'["open\\"', b"["),
+        (b'["a","', b"[,"),
+        (b'"', b""),
+        (b"", b""),
+    ],
+)
+def test_what_stands_outside_of_strings(text: bytes, bare: bytes) -> None:
+    assert _outside_strings(text) == bare
 
 
 @pytest.mark.parametrize("document", [None, 1, "a", [], {}, [[]], {"a": {"b": [1, {"c": 2}]}}])

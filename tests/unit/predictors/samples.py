@@ -136,6 +136,25 @@ class Gate(Predictor):
         return {"y": inputs["x"]}
 
 
+class Paced(Predictor):
+    """Waits for a permit before each computation; notes how many rows each one has."""
+
+    permits = threading.Semaphore(0)
+    begun = threading.Semaphore(0)
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def load(self, context: LoadContext) -> None: ...
+
+    def predict(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        self.calls.append(len(inputs["x"]))
+        Paced.begun.release()
+        if not Paced.permits.acquire(timeout=30):
+            raise RuntimeError("no permit came")
+        return {"y": inputs["x"]}
+
+
 class Raises(Predictor):
     """Raises one of the errors that must not end the compute thread."""
 

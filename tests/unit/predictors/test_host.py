@@ -5,21 +5,24 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from serve_app.domain.inference import BatchResult, InferenceBatch
+from serve_app.domain.inference import BatchResult, Failure, InferenceBatch
 from serve_app.domain.tensor import DTYPES
 from serve_app.errors import NotReady, PredictorError
+from serve_app.predictors import compute_thread
 from serve_app.predictors.host import PredictorHost
 from serve_app.predictors.predictor import Predictor
 from tests.unit.predictors.samples import (
     HERE,
     Doubler,
     Gate,
+    Paced,
     Returns,
     batch,
     column,
@@ -177,6 +180,37 @@ def test_a_caller_whose_loop_is_gone_breaks_nothing(host: PredictorHost) -> None
     np.testing.assert_array_equal(result.outputs["y"], [[2, 2]])
 
 
+async def test_a_large_request_is_computed_in_slices(host: PredictorHost) -> None:
+    predictor = load(host, "Doubler")
+    assert isinstance(predictor, Doubler)
+    large = batch(column(*range(10)), rows=(10,))
+    result = await host.run(large._replace(slice_rows=4))
+    assert predictor.calls == [4, 4, 2]
+    np.testing.assert_array_equal(result.outputs["y"][:, 0], np.arange(10) * 2)
+    predictor.calls.clear()
+    for limit in (0, 10, 11):
+        await host.run(large._replace(slice_rows=limit))
+    assert predictor.calls == [10, 10, 10]
+
+
+async def test_each_slice_starts_the_busy_clock_again(
+    host: PredictorHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = load(host, "Paced")
+    assert isinstance(predictor, Paced)
+    clock = [1000.0]
+    monkeypatch.setattr(compute_thread, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    large = batch(column(1, 2, 3), rows=(3,))._replace(slice_rows=1)
+    running = asyncio.create_task(host.run(large))
+    for _ in range(3):
+        assert await asyncio.to_thread(Paced.begun.acquire, True, 10)
+        assert host.stuck_for_s() == 0.0
+        clock[0] += 50.0
+        assert host.stuck_for_s() == 50.0
+        Paced.permits.release()
+    assert (await running).failures == {}
+
+
 async def test_inputs_are_read_only(host: PredictorHost) -> None:
     load(host, "InPlace")
     inputs = column(1)
@@ -197,6 +231,27 @@ async def test_close_lets_work_finish_and_refuses_more(host: PredictorHost) -> N
     host.close()
     with pytest.raises(NotReady):
         await host.run(batch(column(1)))
+
+
+async def test_work_still_queued_at_close_is_not_ready_and_no_fault_of_the_model(
+    host: PredictorHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(host, "Gate")
+    first = asyncio.create_task(host.run(batch(column(1))))
+    await asyncio.to_thread(Gate.begun.wait, 10)
+    closing = asyncio.create_task(host._thread.run(host._close_predictor))
+    await asyncio.sleep(0)
+    queued = asyncio.create_task(host.run(batch(column(2, 3, 4))))
+    await asyncio.sleep(0)
+    Gate.opened.set()
+    await closing
+    assert (await first).failures == {}
+    result = await queued
+    assert result.outputs == {}
+    assert result.failures == dict.fromkeys(
+        range(3), Failure("not_ready", "sample@1 is not loaded")
+    )
+    assert "the model failed" not in caplog.text
 
 
 async def test_close_leaves_a_hung_model_behind(
@@ -402,5 +457,8 @@ async def test_a_model_that_takes_one_request_at_a_time(
     alone = InferenceBatch(column(1, 2, 3, 4), (4,), (60.0,), ("one",))
     result = await host.run(alone)
     np.testing.assert_array_equal(result.outputs["total"], [1])
+    whole = await host.run(alone._replace(slice_rows=1))  # its rows belong together
+    assert whole.failures == {}
+    np.testing.assert_array_equal(whole.outputs["total"], [1])
     late = await host.run(alone._replace(budgets_s=(0.0,)))
     assert late.failures[0].code == "deadline_exceeded"

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.domain.inference import InferenceBatch
+from serve_app.domain.inference import Failure, InferenceBatch
 from serve_app.domain.tensor import Array
 from serve_app.errors import InvalidInput
 from serve_app.predictors.isolation import compute_isolated
@@ -47,6 +47,7 @@ class Model:
         return {"out": inputs["number"] * 10}
 
 
+@settings(deadline=None)  # says nothing about speed
 @given(MEMBERS)
 def test_exactly_the_guilty_fail_and_the_others_get_their_own_rows(
     members: list[tuple[int, str]],
@@ -70,6 +71,7 @@ def test_exactly_the_guilty_fail_and_the_others_get_their_own_rows(
     assert model.calls <= bound
 
 
+@settings(deadline=None)  # says nothing about speed
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_time_that_runs_out_while_a_batch_is_split_is_honoured(size: int, limit: int) -> None:
     """Each member either got an answer, or a failure, never neither and never both."""
@@ -93,6 +95,115 @@ def test_a_failure_that_needs_two_members_together_leaves_both_right() -> None:
     outputs, failures = compute_isolated(make([(1, "good")] * 8), too_large, lambda: 0.0)
     assert outputs["out"].tolist() == list(range(8))
     assert failures == {}
+
+
+@settings(deadline=None)  # says nothing about speed
+@given(MEMBERS, st.integers(1, 5))
+def test_slices_change_no_answer(members: list[tuple[int, str]], limit: int) -> None:
+    sizes: list[int] = []
+    model = Model()
+
+    def note(inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        sizes.append(rows)
+        return model(inputs, rows)
+
+    whole, failures = compute_isolated(make(members), Model(), lambda: 1.0)
+    batch = make(members)._replace(slice_rows=limit)
+    sliced, failures_sliced = compute_isolated(batch, note, lambda: 1.0)
+    assert sliced.get("out", np.array([])).tolist() == whole.get("out", np.array([])).tolist()
+    assert {member: failure.code for member, failure in failures_sliced.items()} == {
+        member: failure.code for member, failure in failures.items()
+    }
+    assert max(sizes, default=0) <= limit
+
+
+def test_members_are_grouped_up_to_the_size_of_a_slice() -> None:
+    sizes: list[int] = []
+
+    def note(inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        sizes.append(rows)
+        return {"out": inputs["number"]}
+
+    members = [(count, "good") for count in (1, 2, 1, 9, 1, 3, 4)]
+    outputs, failures = compute_isolated(make(members)._replace(slice_rows=4), note, lambda: 0.0)
+    assert sizes == [4, 4, 4, 1, 4, 4]
+    assert outputs["out"].tolist() == np.repeat(np.arange(7), [1, 2, 1, 9, 1, 3, 4]).tolist()
+    assert failures == {}
+
+
+def test_a_large_member_stops_at_its_deadline_and_harms_no_other() -> None:
+    calls: list[int] = []
+
+    def slow(inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        calls.append(rows)
+        return {"out": inputs["number"]}
+
+    batch = make([(2, "good"), (1000, "good"), (2, "good")])._replace(
+        slice_rows=10, budgets_s=(60.0, 5.0, 60.0)
+    )
+    outputs, failures = compute_isolated(batch, slow, lambda: float(len(calls)))
+    assert outputs["out"].tolist() == [0, 0, 2, 2]
+    assert {member: failure.code for member, failure in failures.items()} == {
+        1: "deadline_exceeded"
+    }
+    assert calls == [2, 10, 10, 10, 10, 2]
+
+
+def test_a_large_member_ends_with_its_first_slice_that_fails() -> None:
+    batch = make([(100, "good")])._replace(slice_rows=10)
+    batch.inputs["mark"][35] = 2
+    model = Model()
+    outputs, failures = compute_isolated(batch, model, lambda: 0.0)
+    assert outputs == {}
+    assert failures[0].code == "model_failed"
+    assert model.calls == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "detail", "field"),
+    [
+        (
+            InvalidInput("number[3] is odd, as context[3] says", "number[3]"),
+            "number[23] is odd, as context[3] says",
+            "number[23]",
+        ),
+        (
+            InvalidInput("in-1[3][0]: too long", "in-1[3][0]"),
+            "in-1[23][0]: too long",
+            "in-1[23][0]",
+        ),
+        (
+            InvalidInput("row 3 is odd", "number[3]"),
+            "counted from row 20: row 3 is odd",
+            "number[23]",
+        ),
+        (InvalidInput("row 3 is odd", "number"), "counted from row 20: row 3 is odd", "number"),
+        (InvalidInput("row 3 is odd"), "counted from row 20: row 3 is odd", None),
+    ],
+)
+def test_rows_named_by_a_slice_are_rows_of_the_request(
+    error: InvalidInput, detail: str, field: str | None
+) -> None:
+    def refuse(inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        if inputs["mark"].any():
+            raise error
+        return {"out": inputs["number"]}
+
+    batch = make([(30, "good")])._replace(slice_rows=10)
+    batch.inputs["mark"][23] = 1
+    _, failures = compute_isolated(batch, refuse, lambda: 0.0)
+    assert failures == {0: Failure("invalid_input", detail, field)}
+    batch.inputs["mark"][3] = 1
+    _, failures = compute_isolated(batch, refuse, lambda: 0.0)
+    assert failures == {0: Failure("invalid_input", str(error), error.field)}
+
+
+def test_the_field_at_fault_is_kept() -> None:
+    def refuse(inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+        raise InvalidInput("too long", "number")
+
+    _, failures = compute_isolated(make([(1, "good")] * 2), refuse, lambda: 0.0)
+    assert {failure.field for failure in failures.values()} == {"number"}
 
 
 def test_a_keyboard_interrupt_is_not_swallowed() -> None:

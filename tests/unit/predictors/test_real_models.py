@@ -130,6 +130,25 @@ def test_long_texts_are_cut(host: PredictorHost) -> None:
     np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
+def test_the_tokeniser_never_sees_more_than_it_can_use(
+    host: PredictorHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_minilm(host, max_tokens=16)
+    predictor: Any = host._predictor
+    tokenizer = predictor._tokenizer
+    seen: list[int] = []
+
+    class Noting:
+        def encode_batch_fast(self, given: list[str]) -> Any:
+            seen.extend(map(len, given))
+            return tokenizer.encode_batch_fast(given)
+
+    monkeypatch.setattr(predictor, "_tokenizer", Noting())
+    result = run(host, text=texts("grüße " * 10_000, "a" * 100_000, "short"))
+    assert seen == [16 * 128, 16 * 128, 5]
+    assert result.outputs["tokens"].tolist() == [16, 3, 3]  # one unknown word is one token
+
+
 def test_cls_pooling_and_raw_length(host: PredictorHost) -> None:
     load_minilm(host, pooling="cls", normalize=False)
     vectors = run(host, text=texts(*TEXTS)).outputs["embedding"]

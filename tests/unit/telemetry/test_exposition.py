@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from serve_app.domain.inference import VersionKey
 from serve_app.telemetry.exposition import render
 from serve_app.telemetry.metrics import Gauges, RequestMetrics
 from serve_app.telemetry.node import NodeTotals
+from tests.requirements import require_program
 from tests.unit.telemetry.traces import trace
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +28,7 @@ def totals() -> NodeTotals:
     metrics.observe_request(trace(), "ok", 100.0)
     metrics.observe_batch(KEY, 7, 0.004)
     gauges = {11: Gauges(2, 30, 5, {KEY: 8}), 12: Gauges(1, 40, 4, {KEY: 4})}
-    return NodeTotals(metrics.histograms(), gauges)
+    return NodeTotals(metrics.histograms(), {"access_lines_dropped": 9}, gauges)
 
 
 def families(accept: str = "") -> dict[str, Metric]:
@@ -56,6 +56,7 @@ def test_both_formats_say_the_same(accept: str) -> None:
         "serve_app_route_table_revision": "gauge",
         "serve_app_queue_depth_rows": "gauge",
         "serve_app_ingress_processes": "gauge",
+        "serve_app_access_lines_dropped": "counter",
     }
 
 
@@ -99,9 +100,17 @@ def test_gauges_stand_by_process_and_the_queue_is_summed_up() -> None:
     assert samples(found["serve_app_ingress_processes"]) == {(): 2}
 
 
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_counters_end_in_total(accept: str) -> None:
+    found = families(accept)["serve_app_access_lines_dropped"]
+    assert [(each.name, each.value) for each in found.samples] == [
+        ("serve_app_access_lines_dropped_total", 9)
+    ]
+
+
 def test_a_millisecond_clock_as_revision_keeps_its_digits() -> None:
     revision = 1_795_467_600_123
-    body, _ = render(NodeTotals({}, {1: Gauges(route_table_revision=revision)}), "")
+    body, _ = render(NodeTotals(gauges={1: Gauges(route_table_revision=revision)}), "")
     (family,) = [f for f in parse_text(body.decode()) if f.name.endswith("_revision")]
     assert samples(family) == {("1",): revision}
 
@@ -115,16 +124,17 @@ def test_the_reference_lists_every_metric_with_its_labels() -> None:
         )
     }
     exposed = {
-        name: (family.type, {key for sample in family.samples for key in sample.labels} - {"le"})
+        name + "_total" * (family.type == "counter"): (
+            family.type,
+            {key for sample in family.samples for key in sample.labels} - {"le"},
+        )
         for name, family in families().items()
     }
     assert documented == exposed
 
 
 def test_promtool_has_nothing_to_say() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
+    promtool = require_program("promtool", "prometheus")
     body, _ = render(totals(), "")
     done = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

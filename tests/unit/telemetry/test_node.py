@@ -274,3 +274,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, metrics: RequestMetrics) -
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         NodeMetrics(tmp_path / "file" / "metrics", metrics).open()
+
+
+def test_counters_are_summed_up_and_outlive_their_process(
+    node: NodeMetrics, metrics: RequestMetrics, folder: Path, alive: str, dead: str
+) -> None:
+    metrics.access_lines_dropped = 1
+    node.write(node.snapshot())
+    leave(folder, alive, 1, counters={"access_lines_dropped": 10, "of_other_code": 5})
+    leave(folder, dead, 1, counters={"access_lines_dropped": 100})
+    for _ in range(3):
+        assert node.totals().counters == {"access_lines_dropped": 111}

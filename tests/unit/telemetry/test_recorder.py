@@ -5,8 +5,6 @@ import io
 import json
 import logging
 import os
-import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,22 +20,15 @@ from serve_app.dataplane import DataPlane
 from serve_app.domain.inference import VersionKey
 from serve_app.errors import ClusterError
 from serve_app.log import LineHandler
+from serve_app.telemetry import access_log as access_log_module
 from serve_app.telemetry import recorder as recorder_module
+from serve_app.telemetry.node import NodeMetrics, Snapshot
 from serve_app.telemetry.recorder import Recorder
 from serve_app.telemetry.sink import NullTelemetry, Telemetry
 from serve_app.testing import FakeGateway, RecordingTelemetry, route_table
 from tests.unit.telemetry.traces import trace
 
 REQUESTS = "serve_app_request_duration_seconds_count"
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    # Held without listening, so that nobody else is given it: the listeners share it.
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        probe.bind(("127.0.0.1", 0))
-        yield probe.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)
@@ -55,19 +46,17 @@ def stream() -> io.StringIO:
 
 
 @pytest.fixture
-async def recorder(tmp_path: Path, port: int, stream: io.StringIO) -> AsyncIterator[Recorder]:
-    result = Recorder(MetricsConfig(port=port), LogConfig(), tmp_path / "metrics", handler(stream))
+async def recorder(tmp_path: Path, stream: io.StringIO) -> AsyncIterator[Recorder]:
+    result = Recorder(MetricsConfig(), LogConfig(), tmp_path / "metrics", handler(stream))
     await result.start()
     yield result
     await result.close()
 
 
 @pytest.fixture
-async def client(port: int) -> AsyncIterator[httpx.AsyncClient]:
-    """Opens a connection per request: the kernel spreads them over the listeners."""
-    limits = httpx.Limits(max_keepalive_connections=0)
-    url = f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient(base_url=url, limits=limits, trust_env=False) as each:
+async def client(recorder: Recorder) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(recorder.scrape_app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as each:
         yield each
 
 
@@ -163,45 +152,22 @@ async def test_a_folder_that_is_gone_is_said_and_survived(
     assert (await client.get("/metrics")).status_code == 200
 
 
-async def test_signals_are_left_alone(tmp_path: Path, port: int, stream: io.StringIO) -> None:
-    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-    recorder = Recorder(MetricsConfig(port=port), LogConfig(), tmp_path, handler(stream))
-    await recorder.start()
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
-    await recorder.close()
-
-
-async def test_a_port_that_is_taken_fails_the_start(tmp_path: Path, stream: io.StringIO) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        recorder = Recorder(MetricsConfig(port=port), LogConfig(), tmp_path, handler(stream))
-        with pytest.raises(ClusterError, match=rf"metrics\.port: cannot listen on .*:{port}"):
-            await recorder.start()
-        await recorder.close()
-
-
 async def test_a_folder_that_cannot_be_made_fails_the_start(
-    tmp_path: Path, port: int, stream: io.StringIO
+    tmp_path: Path, stream: io.StringIO
 ) -> None:
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "metrics"
-    recorder = Recorder(MetricsConfig(port=port), LogConfig(), folder, handler(stream))
+    recorder = Recorder(MetricsConfig(), LogConfig(), folder, handler(stream))
     with pytest.raises(ClusterError, match="metrics folder"):
         await recorder.start()
     await recorder.close()
 
 
-async def test_metrics_can_be_off(
-    tmp_path: Path, port: int, client: httpx.AsyncClient, stream: io.StringIO
-) -> None:
-    config = MetricsConfig(enabled=False, port=port)
+async def test_metrics_can_be_off(tmp_path: Path, stream: io.StringIO) -> None:
+    config = MetricsConfig(enabled=False)
     recorder = Recorder(config, LogConfig(), tmp_path / "metrics", handler(stream))
     await recorder.start()
     recorder.finish(trace(), 200, "ok")
-    with pytest.raises(httpx.ConnectError):
-        await client.get("/metrics")
     await recorder.close()
     assert not (tmp_path / "metrics").exists()
     assert len(stream.getvalue().splitlines()) == 1
@@ -209,30 +175,26 @@ async def test_metrics_can_be_off(
 
 @pytest.mark.parametrize(("access", "level"), [(False, logging.INFO), (True, logging.WARNING)])
 async def test_the_access_log_can_be_off(
-    tmp_path: Path, port: int, stream: io.StringIO, access: bool, level: int
+    tmp_path: Path, stream: io.StringIO, access: bool, level: int
 ) -> None:
     logging.getLogger("serve_app").setLevel(level)
     log = LogConfig(access=access)
-    recorder = Recorder(MetricsConfig(port=port), log, tmp_path, handler(stream))
+    recorder = Recorder(MetricsConfig(), log, tmp_path, handler(stream))
     await recorder.start()
     recorder.finish(trace(), 200, "ok")
     await recorder.close()
     assert stream.getvalue() == ""
 
 
-async def test_close_can_be_called_twice_and_frees_the_port(
-    recorder: Recorder, client: httpx.AsyncClient
-) -> None:
+async def test_close_can_be_called_twice(recorder: Recorder) -> None:
     await recorder.close()
     await recorder.close()
-    with pytest.raises(httpx.ConnectError):
-        await client.get("/metrics")
 
 
 async def test_what_was_counted_last_is_left_to_the_others(
-    tmp_path: Path, port: int, stream: io.StringIO
+    tmp_path: Path, stream: io.StringIO
 ) -> None:
-    recorder = Recorder(MetricsConfig(port=port), LogConfig(), tmp_path, handler(stream))
+    recorder = Recorder(MetricsConfig(), LogConfig(), tmp_path, handler(stream))
     await recorder.start()
     recorder.finish(trace(), 200, "ok")
     await recorder.close()
@@ -242,10 +204,10 @@ async def test_what_was_counted_last_is_left_to_the_others(
 
 
 async def test_numbers_reach_the_folder_without_a_scrape(
-    tmp_path: Path, port: int, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder_module, "FLUSH_S", 0.01)
-    recorder = Recorder(MetricsConfig(port=port), LogConfig(), tmp_path, handler(stream))
+    recorder = Recorder(MetricsConfig(), LogConfig(), tmp_path, handler(stream))
     await recorder.start()
     recorder.observe_batch(VersionKey("digits", "2"), 1, 0.1)
     for _ in range(500):
@@ -255,3 +217,54 @@ async def test_numbers_reach_the_folder_without_a_scrape(
     else:
         pytest.fail("nothing was written")
     await recorder.close()
+
+
+async def test_a_turn_that_fails_is_not_the_last(
+    recorder: Recorder,
+    tmp_path: Path,
+    stream: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(recorder_module, "FLUSH_S", 0.01)
+    write, calls = NodeMetrics.write, []
+
+    def broken(node: NodeMetrics, snapshot: Snapshot) -> None:
+        calls.append(snapshot)
+        if len(calls) == 1:
+            raise RuntimeError("cannot start new thread")
+        write(node, snapshot)
+
+    monkeypatch.setattr(NodeMetrics, "write", broken)
+    other = Recorder(MetricsConfig(), LogConfig(), tmp_path / "other", handler(stream))
+    await other.start()
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        if snapshots(tmp_path / "other"):
+            break
+    else:
+        pytest.fail("nothing was written")
+    await other.close()
+    assert "cannot leave the metrics" in caplog.text
+
+
+async def test_an_exposition_that_fails_is_said_and_survived(
+    recorder: Recorder, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(NodeMetrics, "totals", lambda _: 1 / 0)
+        response = await client.get("/metrics")
+        assert response.status_code == 503
+        assert "Zero" not in response.text
+    assert (await client.get("/metrics")).status_code == 200
+
+
+async def test_lines_that_are_dropped_are_counted(
+    recorder: Recorder, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log_module, "MAX_KEPT", 2)
+    for _ in range(5):
+        recorder.finish(trace(), 200, "ok")
+    found = values((await client.get("/metrics")).text)
+    assert found["serve_app_access_lines_dropped_total",] == 3
+    assert found[REQUESTS, "ok", "digits", "2", "http"] == 5
