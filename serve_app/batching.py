@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 BatchObserver = Callable[[VersionKey, int, float], None]
 """Told once per computed batch: version, rows, compute seconds."""
 
+TOO_LATE = "the deadline of the request passed"
+
 _SWEEP_S = 0.005
 """Deadlines are looked at no more often than this."""
 
@@ -175,10 +177,17 @@ class VersionQueue:
             if not member.future.done():
                 return [member]
         now = monotonic()
-        departure = self._room.take(now)
-        if departure.due is not None:
-            self._hold_timer = self._loop.call_later(departure.due - now, self._flush)
-        return departure.members
+        while True:
+            departure = self._room.take(now)
+            if departure.due is not None:
+                self._hold_timer = self._loop.call_later(departure.due - now, self._flush)
+            in_time = [member for member in departure.members if member.deadline > now]
+            if len(in_time) < len(departure.members):
+                for member in departure.members:
+                    if member.deadline <= now:
+                        _fail(member, DeadlineExceeded(TOO_LATE))
+            if in_time or not departure.members:
+                return in_time
 
     async def _fly(self, flight: _Flight, members: list[Member]) -> None:
         departed = monotonic()
@@ -251,7 +260,7 @@ class VersionQueue:
         now = monotonic()
         for member in [member for member in self._live if member.deadline <= now]:
             if not member.future.done():
-                member.future.set_exception(DeadlineExceeded("the deadline of the request passed"))
+                member.future.set_exception(DeadlineExceeded(TOO_LATE))
                 self._abandon(member)
             self._live.discard(member)
         if self._live:

@@ -23,7 +23,6 @@ machine-readable `code`, and whether repeating the same request can help::
     │   └── Draining                  503 draining
     ├── ClientGone                    499 client_gone (in logs only)
     ├── DeadlineExceeded              504 deadline_exceeded
-    ├── NotSupported                  501 not_supported
     ├── ModelFailed                   500 model_failed
     └── OperatorError                 never on the wire: shown by the command line
         ├── ConfigError
@@ -238,15 +237,6 @@ class DeadlineExceeded(ServeAppError):
     grpc_status = "DEADLINE_EXCEEDED"
     code = "deadline_exceeded"
     title = "Deadline exceeded"
-
-
-class NotSupported(ServeAppError):
-    """A known operation that this model or server does not offer."""
-
-    status = 501
-    grpc_status = "UNIMPLEMENTED"
-    code = "not_supported"
-    title = "Not supported"
 
 
 class ModelFailed(ServeAppError):

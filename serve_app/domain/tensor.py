@@ -42,6 +42,13 @@ DATATYPES: dict[np.dtype[Any], str] = {dtype: name for name, dtype in DTYPES.ite
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,128}$"
 """What a model, version or tensor may be called: safe in labels, paths and application names."""
 
+LONGEST_NAME = 128
+"""Characters; a request's longer names are refused before anything repeats them."""
+
+_ELEMENT_BYTES = 48
+"""What Python takes for an element of a BYTES tensor beside its bytes: the object, and the pointer
+to it."""
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
@@ -82,7 +89,7 @@ def shape_fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
 
 
 def nbytes(array: Array) -> int:
-    """Size of a tensor's payload in bytes; for BYTES the sum of its elements' lengths."""
+    """Memory that a tensor takes, in bytes; short elements of BYTES cost more than their length."""
     if array.dtype.hasobject:
-        return sum(map(len, array.ravel().tolist()))
+        return sum(map(len, array.ravel().tolist())) + _ELEMENT_BYTES * array.size
     return int(array.nbytes)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import random
-import re
 from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
 import grpc
 
+from serve_app.domain.request_id import request_id
 from serve_app.errors import ServeAppError
-from serve_app.grpc.errors import REQUEST_ID, Metadata, failure, public
+from serve_app.grpc.errors import REQUEST_ID, Metadata, failure
+from serve_app.public_error import public_error
 
 logger = logging.getLogger(__name__)
-
-_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Context(Protocol):
@@ -36,12 +34,12 @@ class Context(Protocol):
         """Ends the RPC with an error."""
 
 
-def request_id(context: Context) -> str:
-    """The client's `x-request-id` if it is safe to repeat in metadata and logs, else a new one."""
+def identify(context: Context) -> str:
+    """The request id of an RPC: the client's `x-request-id`, or a new one."""
     for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID and isinstance(value, str) and _SAFE_ID.fullmatch(value) is not None:
-            return value
-    return f"{random.getrandbits(128):032x}"
+        if key == REQUEST_ID:
+            return request_id(value.encode() if isinstance(value, str) else value)
+    return request_id(None)
 
 
 async def abort(context: Context, error: ServeAppError, identifier: str, version: str) -> NoReturn:
@@ -52,7 +50,7 @@ async def abort(context: Context, error: ServeAppError, identifier: str, version
 
 def known(exc: Exception, identifier: str) -> ServeAppError:
     """The error that a client may see in place of `exc`; what nobody expected is logged."""
-    error = public(exc)
+    error = public_error(exc)
     if error is not exc:
         logger.error(
             "unexpected error", extra={"action": "grpc", "request_id": identifier}, exc_info=exc

@@ -1,4 +1,4 @@
-"""The data of one tensor between protobuf and numpy: raw bytes, and typed contents.
+"""The data of one tensor between typed contents and numpy.
 
 Packed floats and booleans are laid out in protobuf exactly as in numpy, so a tensor of them is
 taken from, and put into, the serialised message as it is, instead of element by element.
@@ -6,21 +6,16 @@ taken from, and put into, the serialised message as it is, instead of element by
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 
-from serve_app.domain.bytes_tensor import pack_bytes, unpack_bytes
+from serve_app.domain.bytes_tensor import bytes_array, check_count
+from serve_app.domain.raw_tensor import Shape
 from serve_app.domain.tensor import BYTES, DTYPES, Array
 from serve_app.errors import InvalidInput
 from serve_app.grpc.generated.open_inference_pb2 import InferTensorContents
-from serve_app.grpc.wire import Buffer, varint
+from serve_app.grpc.wire import varint
 
-Shape = tuple[int, ...]
-
-_MAX_EMPTY_SPAN = 2**31
 _LENGTH_DELIMITED = 2
-_LARGE = 32 * 1024
 
 FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -51,50 +46,6 @@ _WIDE = {"int_contents": np.int32, "int64_contents": np.int64}
 _WIDE |= {"uint_contents": np.uint32, "uint64_contents": np.uint64}
 
 
-def count_elements(shape: Shape, max_dims: int, where: str) -> int:
-    """Checks a shape; returns its number of elements, which may be any whole number."""
-    if len(shape) > max_dims:
-        raise InvalidInput(f"shape has more than {max_dims} dimensions", f"{where}.shape")
-    if shape and min(shape) < 0:
-        raise InvalidInput("shape must hold whole numbers, none negative", f"{where}.shape")
-    count = prod(shape)
-    # numpy refuses some shapes even if a zero makes them empty.
-    if count == 0 and prod([dim or 1 for dim in shape]) > _MAX_EMPTY_SPAN:
-        raise InvalidInput("shape is too large", f"{where}.shape")
-    return count
-
-
-def array_from_raw(data: Buffer, datatype: str, shape: Shape, count: int, field: str) -> Array:
-    """Makes a tensor from raw bytes without a copy: read-only, and not always aligned.
-
-    Args:
-        data: the bytes.
-        datatype: one of `DTYPES`.
-        shape: the checked shape.
-        count: its number of elements.
-        field: what an error names.
-    """
-    if datatype == BYTES:
-        return unpack_bytes(bytes(data), count, field).reshape(shape)
-    dtype = DTYPES[datatype]
-    if len(data) != count * dtype.itemsize:
-        raise InvalidInput(
-            f"{len(data)} bytes of raw data, but shape {list(shape)} of {datatype} needs "
-            f"{count * dtype.itemsize}",
-            field,
-        )
-    if datatype == "BOOL" and np.ndarray(count, np.uint8, data).max(initial=0) > 1:
-        raise InvalidInput("raw data of BOOL must hold bytes 0 and 1", field)
-    return np.ndarray(shape, dtype, data)
-
-
-def array_to_raw(array: Array) -> Buffer:
-    """The tensor as little-endian, row-major bytes; a large one without a copy."""
-    if array.dtype.hasobject:
-        return pack_bytes(array)
-    return array.tobytes() if array.nbytes < _LARGE else array.ravel().view(np.uint8).data
-
-
 def array_from_contents(
     contents: InferTensorContents, datatype: str, shape: Shape, count: int, where: str
 ) -> Array:
@@ -122,9 +73,8 @@ def array_from_contents(
     if count == 0:
         return np.empty(shape, DTYPES[datatype])
     if datatype == BYTES:
-        array: Array = np.empty(count, np.object_)
-        array[:] = values[:]
-        return array.reshape(shape)
+        check_count(count, field)
+        return bytes_array(values[:], shape)
     if datatype in _PACKED:
         return _from_packed(contents.SerializeToString(), datatype, shape, count)
     wide = np.fromiter(values, _WIDE[name], count)

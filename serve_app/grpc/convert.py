@@ -6,20 +6,13 @@ from collections.abc import Sequence
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.domain.inference import InferenceRequest, InferenceResult
-from serve_app.domain.tensor import DATATYPES, DTYPES, Array
-from serve_app.errors import InvalidInput, ModelFailed, PayloadTooLarge
-from serve_app.grpc.contents import (
-    FIELDS,
-    array_from_contents,
-    array_from_raw,
-    array_to_raw,
-    count_elements,
-    fill_contents,
-)
+from serve_app.domain.parameters import check_output_parameters, timeout_s
+from serve_app.domain.raw_tensor import Buffer, datatype_of, element_count, from_raw, to_raw
+from serve_app.domain.tensor import DTYPES, LONGEST_NAME, Array
+from serve_app.errors import InvalidInput, PayloadTooLarge
+from serve_app.grpc.contents import FIELDS, array_from_contents, fill_contents
 from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from serve_app.grpc.wire import Buffer, join_response
-
-_UNSUPPORTED = ("classification", "shared_memory_region")
+from serve_app.grpc.wire import join_response
 
 
 def decode_request(
@@ -40,35 +33,30 @@ def decode_request(
 
     Raises:
         InvalidInput: a field has a value that is not allowed.
-        PayloadTooLarge: there are too many tensors.
+        PayloadTooLarge: there are too many tensors, or elements of BYTES.
     """
-    timeout_s = remaining_s
+    deadline_s = remaining_s
     if message.parameters:
-        wish_s = _timeout_s(message)
-        if wish_s is not None and (timeout_s is None or wish_s < timeout_s):
-            timeout_s = wish_s
+        wish_s = _wish_s(message)
+        if wish_s is not None and (deadline_s is None or wish_s < deadline_s):
+            deadline_s = wish_s
     return InferenceRequest(
         message.model_name,
         message.model_version or None,
         _inputs(message, raw, limits),
         request_id,
-        timeout_s,
+        deadline_s,
         _wanted(message, limits) if message.outputs else (),
     )
 
 
-def _timeout_s(message: ModelInferRequest) -> float | None:
-    """The request's own deadline, in microseconds on the wire; 0 means none."""
+def _wish_s(message: ModelInferRequest) -> float | None:
+    """The deadline in the request's parameters."""
     parameter = message.parameters.get("timeout")
     if parameter is None:
         return None
     kind = parameter.WhichOneof("parameter_choice")
-    value = getattr(parameter, kind) if kind in ("int64_param", "uint64_param") else -1
-    if value < 0:
-        raise InvalidInput(
-            "timeout must be a whole number of microseconds, not negative", "parameters.timeout"
-        )
-    return value / 1e6 or None
+    return timeout_s(None if kind is None else getattr(parameter, kind))
 
 
 def _inputs(
@@ -88,8 +76,8 @@ def _inputs(
     for index, tensor in enumerate(tensors):
         where = f"inputs[{index}]"
         name = tensor.name
-        if name in arrays:
-            raise InvalidInput(f"input {name!r} stands twice", f"{where}.name")
+        if len(name) > LONGEST_NAME or name in arrays:
+            raise _bad_name("input", name, where)
         data = raw[index] if raw else None
         arrays[name] = _array(tensor, data, limits.max_dims, where, index)
     return arrays
@@ -106,7 +94,7 @@ def _array(
     if datatype not in DTYPES:
         raise InvalidInput(f"datatype must be one of {', '.join(DTYPES)}", f"{where}.datatype")
     shape = tuple(tensor.shape)
-    count = count_elements(shape, max_dims, where)
+    count = element_count(shape, max_dims, where)
     if data is None:
         if not tensor.HasField("contents"):
             raise InvalidInput(
@@ -118,7 +106,7 @@ def _array(
         raise InvalidInput(
             "a request has either raw_input_contents or contents, not both", f"{where}.contents"
         )
-    return array_from_raw(data, datatype, shape, count, f"raw_input_contents[{index}]")
+    return from_raw(data, 0, len(data), datatype, shape, count, f"raw_input_contents[{index}]")
 
 
 def _wanted(message: ModelInferRequest, limits: RequestLimits) -> tuple[str, ...]:
@@ -126,15 +114,18 @@ def _wanted(message: ModelInferRequest, limits: RequestLimits) -> tuple[str, ...
         raise PayloadTooLarge(f"at most {limits.max_tensors} outputs", "outputs")
     names: list[str] = []
     for index, output in enumerate(message.outputs):
-        if output.name in names:
-            raise InvalidInput(f"output {output.name!r} stands twice", f"outputs[{index}].name")
-        for name in _UNSUPPORTED:
-            if name in output.parameters:
-                raise InvalidInput(
-                    f"{name} is not supported", f"outputs[{index}].parameters.{name}"
-                )
+        where = f"outputs[{index}]"
+        if len(output.name) > LONGEST_NAME or output.name in names:
+            raise _bad_name("output", output.name, where)
+        check_output_parameters(output.parameters, f"{where}.parameters")
         names.append(output.name)
     return tuple(names)
+
+
+def _bad_name(kind: str, name: str, where: str) -> InvalidInput:
+    if len(name) > LONGEST_NAME:
+        return InvalidInput(f"name must have at most {LONGEST_NAME} characters", f"{where}.name")
+    return InvalidInput(f"{kind} {name!r} stands twice", f"{where}.name")
 
 
 def encode_response(result: InferenceResult, identifier: str, *, typed: bool) -> bytes:
@@ -155,19 +146,12 @@ def encode_response(result: InferenceResult, identifier: str, *, typed: bool) ->
         model_name=result.model, model_version=result.version, id=identifier
     )
     raw: list[Buffer] = []
-    datatypes = [_datatype(name, array) for name, array in result.outputs.items()]
+    datatypes = [datatype_of(name, array) for name, array in result.outputs.items()]
     typed = typed and FIELDS.keys() >= set(datatypes)
     for datatype, (name, array) in zip(datatypes, result.outputs.items(), strict=True):
         tensor = message.outputs.add(name=name, datatype=datatype, shape=array.shape)
         if typed:
             fill_contents(tensor.contents, array, datatype)
         else:
-            raw.append(array_to_raw(array))
+            raw.append(to_raw(array))
     return join_response(message, raw)
-
-
-def _datatype(name: str, array: Array) -> str:
-    datatype = DATATYPES.get(array.dtype)
-    if datatype is None:
-        raise ModelFailed(f"output {name!r} has no datatype of the protocol: {array.dtype}")
-    return datatype

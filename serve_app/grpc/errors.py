@@ -6,7 +6,6 @@ scripts, and google.rpc details in `grpc-status-details-bin` for the libraries t
 
 from __future__ import annotations
 
-import random
 from typing import NamedTuple
 
 import grpc
@@ -16,19 +15,18 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from serve_app.errors import ModelFailed, OperatorError, ServeAppError
+from serve_app.errors import ServeAppError
+from serve_app.public_error import public_detail, public_field, retry_delay_s, shortened
 
 REQUEST_ID = "x-request-id"
 MODEL_VERSION = "x-model-version"
 
-OK = "ok"
-"""The code of a request that went well, for telemetry."""
-
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 _DOMAIN = "serve-app"
-_MAX_ASCII, _MAX_TEXT = 1000, 250
-"""Longest detail. Clients refuse trailers above 8 KiB; an emoji is escaped into twelve bytes."""
+_MAX_TEXT = 250
+"""Longest detail that is not ASCII: clients refuse trailers above 8 KiB, and an emoji is escaped
+into twelve bytes."""
 
 
 class Failure(NamedTuple):
@@ -37,13 +35,6 @@ class Failure(NamedTuple):
     status: grpc.StatusCode
     detail: str
     trailers: Metadata
-
-
-def public(error: Exception) -> ServeAppError:
-    """The error that a client may see in place of one that was raised."""
-    if isinstance(error, ServeAppError) and not isinstance(error, OperatorError):
-        return error
-    return ServeAppError()
 
 
 def failure(error: ServeAppError, request_id: str, version: str = "") -> Failure:
@@ -67,12 +58,13 @@ def failure(error: ServeAppError, request_id: str, version: str = "") -> Failure
     ]
     if version:
         trailers.append((MODEL_VERSION, version))
-    if error.field is not None:
-        trailers.append(("field", error.field.encode("ascii", "replace").decode()))
-        violation = BadRequest.FieldViolation(field=error.field, description=detail)
+    field = public_field(error)
+    if field is not None:
+        trailers.append(("field", field.encode("ascii", "replace").decode()))
+        violation = BadRequest.FieldViolation(field=field, description=detail)
         details.append(BadRequest(field_violations=[violation]))
     if error.retryable:
-        milliseconds = _retry_after_ms(error)
+        milliseconds = round(1000 * retry_delay_s(error))
         trailers.append(("retry-after-ms", str(milliseconds)))
         delay = Duration()
         delay.FromMilliseconds(milliseconds)
@@ -82,23 +74,8 @@ def failure(error: ServeAppError, request_id: str, version: str = "") -> Failure
 
 
 def _detail(error: ServeAppError) -> str:
-    """The text that a client may read.
-
-    A fault of ours tells nothing: its text may hold what came from model code or from a library.
-    """
-    if isinstance(error, ModelFailed):
-        return "the model could not compute this request"
-    if error.status == 500:
-        return "internal error; the request id leads to its log entry"
-    text = str(error)
-    longest = _MAX_ASCII if text.isascii() else _MAX_TEXT
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _retry_after_ms(error: ServeAppError) -> int:
-    """Spread, so that refused clients do not come back together."""
-    least = error.retry_after_s or 1.0
-    return round(1000 * random.uniform(least, 2 * least))
+    text = public_detail(error)
+    return text if text.isascii() else shortened(text, _MAX_TEXT)
 
 
 def _status(status: grpc.StatusCode, detail: str, details: list[Message]) -> bytes:

@@ -9,9 +9,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 
 from serve_app.dataplane import DataPlane
+from serve_app.errors import Overloaded
+from serve_app.grpc.call import Context, abort, identify
 from serve_app.grpc.servicer import SERVICE
 
 _NAMES = ("", SERVICE)
+_MAX_WATCHES = 100
+"""Streams at a time. They last, and share with `Check` what RPCs there may be beside inference."""
 _PERIOD_S = 0.25
 _LAST_WORD_S = 0.05
 
@@ -34,7 +38,10 @@ class Health:
             await self._refresh()  # a probe must not read what was true a moment ago
             return await self._servicer.Check(message, context)
 
-        async def watch(message: object, context: object) -> None:
+        async def watch(message: object, context: Context) -> None:
+            if len(self._streams) >= _MAX_WATCHES:
+                full = Overloaded(f"{_MAX_WATCHES} streams watch already: use Check")
+                await abort(context, full, identify(context), "")
             stream = asyncio.create_task(self._servicer.Watch(message, context))
             self._streams.add(stream)
             try:

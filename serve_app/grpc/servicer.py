@@ -22,12 +22,13 @@ from serve_app.errors import (
     Overloaded,
     PayloadTooLarge,
 )
-from serve_app.grpc.call import Context, abort, known, request_id
-from serve_app.grpc.catalog import Catalog
+from serve_app.grpc.call import Context, abort, identify, known
+from serve_app.grpc.catalogue import Catalogue
 from serve_app.grpc.convert import decode_request, encode_response
-from serve_app.grpc.errors import MODEL_VERSION, OK, REQUEST_ID
+from serve_app.grpc.errors import MODEL_VERSION, REQUEST_ID
 from serve_app.grpc.generated import open_inference_pb2 as pb
 from serve_app.grpc.wire import parse_request
+from serve_app.public_error import OK
 from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
 
@@ -56,25 +57,25 @@ class Servicer:
         self._telemetry = telemetry
         self._max_concurrent = max_concurrent
         self._max_message_bytes = max_message_bytes
-        self._catalog = Catalog(dataplane)
+        self._catalogue = Catalogue(dataplane)
         self._active = 0
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What `grpc.aio.Server` needs to call this servicer."""
-        catalog = self._catalog
+        catalogue = self._catalogue
         methods: dict[str, _Handler] = {
             "ModelInfer": self.model_infer,
-            "ServerLive": self._unary(pb.ServerLiveRequest, catalog.server_live),
-            "ServerReady": self._unary(pb.ServerReadyRequest, catalog.server_ready),
-            "ModelReady": self._unary(pb.ModelReadyRequest, catalog.model_ready),
-            "ServerMetadata": self._unary(pb.ServerMetadataRequest, catalog.server_metadata),
-            "ModelMetadata": self._unary(pb.ModelMetadataRequest, catalog.model_metadata),
-            "RepositoryIndex": self._unary(pb.RepositoryIndexRequest, catalog.repository_index),
+            "ServerLive": self._unary(pb.ServerLiveRequest, catalogue.server_live),
+            "ServerReady": self._unary(pb.ServerReadyRequest, catalogue.server_ready),
+            "ModelReady": self._unary(pb.ModelReadyRequest, catalogue.model_ready),
+            "ServerMetadata": self._unary(pb.ServerMetadataRequest, catalogue.server_metadata),
+            "ModelMetadata": self._unary(pb.ModelMetadataRequest, catalogue.model_metadata),
+            "RepositoryIndex": self._unary(pb.RepositoryIndexRequest, catalogue.repository_index),
             "RepositoryModelLoad": self._unary(
-                pb.RepositoryModelLoadRequest, catalog.refuse_change
+                pb.RepositoryModelLoadRequest, catalogue.refuse_change
             ),
             "RepositoryModelUnload": self._unary(
-                pb.RepositoryModelUnloadRequest, catalog.refuse_change
+                pb.RepositoryModelUnloadRequest, catalogue.refuse_change
             ),
         }
         return grpc.method_handlers_generic_handler(
@@ -84,7 +85,7 @@ class Servicer:
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Computes one request. Cancelling the RPC cancels this coroutine, and so the work."""
-        trace = RequestTrace("grpc", request_id(context))
+        trace = RequestTrace("grpc", identify(context))
         try:
             answer = await self._infer(data, context, trace)
         except asyncio.CancelledError:
@@ -105,7 +106,9 @@ class Servicer:
         self._active += 1
         try:
             message, raw = parse_request(data)
-            self._dataplane.table.model(message.model_name)
+            # Known before anything can fail, so that every failure is counted for its model.
+            trace.model = self._dataplane.table.model(message.model_name).name
+            self._dataplane.admit(trace.model, message.model_version or None)
             request = decode_request(
                 message, raw, trace.request_id, context.time_remaining(), self._limits
             )
@@ -122,7 +125,7 @@ class Servicer:
 
     def _unary(self, request: type[_Request], answer: Callable[[_Request], Message]) -> _Handler:
         async def handle(data: bytes, context: Context) -> bytes:
-            trace = RequestTrace("grpc", request_id(context))
+            trace = RequestTrace("grpc", identify(context))
             try:
                 response = answer(_parse(request, data)).SerializeToString()
             except Exception as exc:

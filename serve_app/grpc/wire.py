@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 
 from google.protobuf.message import DecodeError
 
+from serve_app.domain.raw_tensor import Buffer
 from serve_app.errors import MalformedRequest
 from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-
-Buffer = bytes | memoryview
 
 _LARGE = 32 * 1024
 """Smaller requests are parsed faster than they are cut."""

@@ -7,13 +7,14 @@ import asyncio
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
+from serve_app.domain.request_id import request_id
 from serve_app.errors import ClientGone
 from serve_app.http.asgi import AsgiApp, Receive, Scope, Send
-from serve_app.http.errors import OK, REQUEST_ID, as_serve_app_error, error_response
-from serve_app.http.head import request_id
+from serve_app.http.errors import REQUEST_ID, as_serve_app_error, error_response
 from serve_app.http.middleware import respond
 from serve_app.http.rest import create_rest
 from serve_app.http.v2.infer import InferEndpoint, infer_target
+from serve_app.public_error import OK
 from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
 

@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from typing import Any
 
 import orjson
 
-from serve_app.errors import (
-    MethodNotAllowed,
-    ModelFailed,
-    OperatorError,
-    ServeAppError,
-    Unavailable,
-)
+from serve_app.errors import MethodNotAllowed, ServeAppError, Unavailable
+from serve_app.public_error import public_detail, public_error, public_field, retry_delay_s
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +25,6 @@ JSON = (b"content-type", b"application/json")
 NO_RETRY = (b"x-should-retry", b"false")
 REQUEST_ID = b"x-request-id"
 
-OK = "ok"
-"""The code of a request that went well, for telemetry."""
-
 
 def is_openai(path: str) -> bool:
     """Whether a path belongs to the OpenAI family."""
@@ -43,18 +34,6 @@ def is_openai(path: str) -> bool:
 def error_type(error: ServeAppError) -> str:
     """The stable URI that names a kind of error."""
     return f"urn:serve-app:error:{error.code}"
-
-
-def public_detail(error: ServeAppError) -> str:
-    """The text that a client may read.
-
-    A fault of ours tells nothing: its text may hold what came from model code or from a library.
-    """
-    if error.status != 500:
-        return str(error)
-    if isinstance(error, ModelFailed):
-        return "the model could not compute this request"
-    return "internal error; the request id leads to its log entry"
 
 
 def error_response(
@@ -101,8 +80,9 @@ def _problem(error: ServeAppError, request_id: str) -> dict[str, Any]:
         "request_id": request_id,
         "retryable": error.retryable,
     }
-    if error.field is not None:
-        problem["field"] = error.field
+    field = public_field(error)
+    if field is not None:
+        problem["field"] = field
     return problem
 
 
@@ -111,23 +91,22 @@ def _openai(error: ServeAppError) -> dict[str, Any]:
         "error": {
             "message": public_detail(error),
             "type": "invalid_request_error" if error.status < 500 else "server_error",
-            "param": error.field,
+            "param": public_field(error),
             "code": error.code,
         }
     }
 
 
 def _retry_after(error: Unavailable) -> bytes:
-    """Whole seconds, at least one, spread so that refused clients do not come back together."""
-    least = error.retry_after_s or 1.0
-    return str(max(1, math.ceil(random.uniform(least, 2 * least)))).encode()
+    """Whole seconds, at least one."""
+    return str(max(1, math.ceil(retry_delay_s(error)))).encode()
 
 
 def as_serve_app_error(exc: Exception, request_id: str) -> ServeAppError:
     """What a client may know of a failure; the rest goes to the log, under the request id."""
-    if isinstance(exc, ServeAppError) and not isinstance(exc, OperatorError):
-        return exc
-    logger.error(
-        "request failed", extra={"action": "request", "request_id": request_id}, exc_info=exc
-    )
-    return ServeAppError()
+    error = public_error(exc)
+    if error is not exc:
+        logger.error(
+            "request failed", extra={"action": "request", "request_id": request_id}, exc_info=exc
+        )
+    return error

@@ -1,14 +1,12 @@
-"""What the request's headers say: request id, deadline, media type, encoding."""
+"""What the request's headers say: deadline, media type, encoding."""
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping
 
 from serve_app.errors import MalformedRequest, UnsupportedMediaType
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 
 MEDIA_TYPES = frozenset(
@@ -19,13 +17,6 @@ MEDIA_TYPES = frozenset(
     }
 )
 """Accepted as the type of a body. The last one is what curl sends when nobody says otherwise."""
-
-
-def request_id(given: bytes | None) -> str:
-    """The client's request id if it is safe to repeat in headers and logs, else a new one."""
-    if given is not None and _REQUEST_ID.fullmatch(given) is not None:
-        return given.decode()
-    return f"{random.getrandbits(128):032x}"
 
 
 def header_timeout_s(headers: Mapping[bytes, bytes]) -> float | None:

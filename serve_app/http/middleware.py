@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 
 from serve_app.config.listener import HttpConfig
+from serve_app.domain.request_id import request_id
 from serve_app.errors import ClientGone, NotReady, RouteNotFound
 from serve_app.http.asgi import AsgiApp, Message, Receive, Scope, Send
 from serve_app.http.body import read_body
 from serve_app.http.errors import (
-    OK,
     REQUEST_ID,
     Headers,
     as_serve_app_error,
     error_response,
     is_openai,
 )
-from serve_app.http.head import request_id
+from serve_app.public_error import OK
 from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
 

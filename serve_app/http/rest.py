@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import NoReturn
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from serve_app.catalogue import RELEASE
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
 from serve_app.errors import InvalidInput, MethodNotAllowed, RequestError, RouteNotFound
@@ -32,10 +32,9 @@ def create_rest(
         telemetry: hears of every finished request.
         infer: the hot path, documented here as two routes.
     """
-    release = version("serve-app")
     app = DocumentedApp(
         title="serve-app",
-        version=release,
+        version=RELEASE,
         summary="Model serving by the Open Inference Protocol v2 and an OpenAI-compatible API.",
         openapi_tags=TAGS,
         docs_url="/docs" if http.docs else None,
@@ -43,7 +42,7 @@ def create_rest(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(protocol_router(dataplane, infer, http.max_json_depth, release))
+    app.include_router(protocol_router(dataplane, infer, http.max_json_depth))
     app.include_router(openai_router(dataplane, http.max_json_depth))
     app.include_router(health_router(dataplane))
     app.add_exception_handler(HTTPException, _translate_http)

@@ -200,7 +200,7 @@ async def test_model_control_is_refused_in_clear_words() -> None:
         for control in (client.load_model, client.unload_model):
             with pytest.raises(InferenceServerException, match="configuration") as caught:
                 await control("one")
-            assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+            assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
         with pytest.raises(InferenceServerException) as caught:
             await client.get_model_config("one")
         assert caught.value.status() == "StatusCode.UNIMPLEMENTED"

@@ -65,6 +65,30 @@ async def test_watch_hears_of_every_change_and_ends_with_the_drain() -> None:
             await drain
 
 
+async def test_streams_that_watch_leave_room_for_checks_and_inference() -> None:
+    async with serving() as server, probing(server) as stub, calling(server) as call:
+        request = health_pb2.HealthCheckRequest()
+        streams = [stub.Watch(request) for _ in range(100)]
+        for stream in streams:
+            assert (await stream.read()).status == SERVING
+        for _ in range(50):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Watch(request).read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert dict(caught.value.trailing_metadata() or ())["code"] == "overloaded"
+        assert await state(stub) == SERVING
+        assert await call(GOOD)
+        streams.pop().cancel()
+        async with asyncio.timeout(5.0):
+            while True:
+                try:
+                    assert (await stub.Watch(request).read()).status == SERVING
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.01)
+                else:
+                    break
+
+
 async def test_health_answers_while_inference_is_at_its_cap() -> None:
     gateway = FakeGateway(delay_s=0.5)
     async with (

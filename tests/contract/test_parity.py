@@ -98,6 +98,12 @@ CASES: dict[str, Case] = {
     "missing input": Case([fp32(2, 4, name="y")], "invalid_input"),
     "extra input": Case([GOOD, fp32(2, 4, name="y")], "invalid_input"),
     "input twice": Case([GOOD, GOOD], "invalid_input"),
+    "long name": Case([GOOD._replace(name="n" * 129)], "invalid_input"),
+    "long output": Case([GOOD], "invalid_input", outputs=("n" * 129,)),
+    "unknown version, bad tensor": Case([fp32(-1)], "version_not_found", version="9"),
+    "too many texts": Case(
+        [Tensor("BYTES", [1_000_001, 2], bytes(8_000_008))], "payload_too_large", model="BYTES"
+    ),
     "too many inputs": Case([fp32(1, 4, name=f"x{i}") for i in range(5)], "payload_too_large"),
     "too many rows": Case([fp32(9, 4)], "payload_too_large"),
     "no rows": Case([fp32(0, 4)], "invalid_input"),
@@ -235,9 +241,20 @@ async def test_http_and_grpc_agree(name: str) -> None:
         grpc_answer = await over_grpc(server, case, "parity-1")
         http_answer = await over_http(server, case, "parity-1")
         codes = server.codes()
+        traced = [trace.model for trace, _, _ in server.telemetry.finished]
     assert grpc_answer.code == http_answer.code == case.code
     if case.code == "invalid_input":
         # The wording may name the field as its protocol does; the kind of error may not differ.
         grpc_answer = grpc_answer._replace(detail=http_answer.detail)
     assert grpc_answer == http_answer
     assert codes == [case.code, case.code]
+    assert traced == 2 * ["" if case.code == "model_not_found" else case.model]
+
+
+async def test_a_draining_server_refuses_before_it_reads_the_tensors() -> None:
+    async with serving(*MODELS, limits=LIMITS) as server:
+        server.dataplane.draining = True
+        case = Case([fp32(-1)])
+        answers = [await over_grpc(server, case, "d"), await over_http(server, case, "d")]
+    assert answers[0] == answers[1]
+    assert answers[0].code == "draining"

@@ -21,6 +21,7 @@ SOURCES = sorted(
 
 LEVELS = {
     "serve_app.errors": 0,
+    "serve_app.public_error": 0,
     "serve_app.log": 0,
     "serve_app.context": 0,
     "serve_app.domain": 1,
@@ -33,6 +34,7 @@ LEVELS = {
     "serve_app.waiting": 4,
     "serve_app.batching": 4,
     "serve_app.dataplane": 4,
+    "serve_app.catalogue": 4,
     "serve_app.http": 5,
     "serve_app.grpc": 5,
     "deployments": 6,
@@ -46,7 +48,7 @@ ONLY_IN = {
     "sqlmodel": ("serve_app/store/",),
     "sqlalchemy": ("serve_app/store/",),
     "fastapi": ("serve_app/http/", "benchmarks/servers/"),
-    "uvicorn": ("serve_app/http/", "serve_app/telemetry/", "benchmarks/servers/"),
+    "uvicorn": ("serve_app/http/", "benchmarks/servers/"),
     "grpc": ("serve_app/grpc/",),
     "typer": ("deployments/cli.py", "benchmarks/"),
     "subprocess": ("deployments/node.py", "benchmarks/", "serve_app/grpc/generate.py"),

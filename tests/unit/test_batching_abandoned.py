@@ -131,3 +131,13 @@ async def test_a_request_that_could_never_fit_is_too_large_not_too_early() -> No
     batches = VersionQueue(KEY, FakeGateway(), BatchingPolicy(max_queue_bytes=8), slots=1)
     with pytest.raises(PayloadTooLarge):
         await submit(batches, 5.0)
+
+
+async def test_whoever_is_late_at_departure_stays_behind() -> None:
+    gateway = FakeGateway()
+    batches = VersionQueue(KEY, gateway, BatchingPolicy(), slots=1)
+    late, early = submit(batches, -0.001), submit(batches, 5.0)
+    assert await early
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert [batch.rows for _, batch in gateway.batches] == [(1,)]

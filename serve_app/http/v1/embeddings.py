@@ -9,7 +9,7 @@ import numpy as np
 
 from serve_app.domain.inference import InferenceResult
 from serve_app.domain.routing import ModelRoute
-from serve_app.domain.tensor import BYTES, Array
+from serve_app.domain.tensor import BYTES
 from serve_app.errors import InvalidInput, MalformedRequest
 
 EMBEDDING = "embedding"
@@ -83,13 +83,6 @@ def _texts(value: Any) -> list[bytes]:
     if "" in texts:
         raise InvalidInput("input must not hold an empty string", "input")
     return [text.encode() for text in texts]
-
-
-def texts_array(texts: list[bytes]) -> Array:
-    """The texts as one BYTES tensor, a row each."""
-    array: Array = np.empty(len(texts), np.object_)
-    array[:] = texts
-    return array
 
 
 def encode_embeddings(result: InferenceResult, *, as_base64: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from serve_app.dataplane import DataPlane
+from serve_app.domain.bytes_tensor import bytes_array
 from serve_app.domain.inference import InferenceRequest
 from serve_app.errors import InvalidInput, ModelNotFound
 from serve_app.http.body import parse_json
@@ -14,12 +15,7 @@ from serve_app.http.head import check_media_type, header_timeout_s
 from serve_app.http.openapi import EMBEDDINGS_EXAMPLES, TIMEOUT_HEADER, json_body, problems
 from serve_app.http.response import json_response
 from serve_app.http.v1 import schema
-from serve_app.http.v1.embeddings import (
-    decode_embeddings,
-    embedding_model,
-    encode_embeddings,
-    texts_array,
-)
+from serve_app.http.v1.embeddings import decode_embeddings, embedding_model, encode_embeddings
 
 
 def openai_router(dataplane: DataPlane, max_json_depth: int) -> APIRouter:
@@ -75,20 +71,22 @@ class OpenAIRoutes:
         headers = dict(request.scope["headers"])
         check_media_type(headers)
         call = decode_embeddings(parse_json(await request.body(), self._max_json_depth))
+        trace = request.state.trace
+        route = self._dataplane.table.model(call.model)
+        trace.model = route.name
         timeout_s = header_timeout_s(headers)
-        form = embedding_model(self._dataplane.table.model(call.model))
+        form = embedding_model(route)
         if form is None:
             raise InvalidInput(f"model {call.model!r} does not offer embeddings", "model")
         if call.dimensions not in (None, form.dimensions):
             raise InvalidInput(
                 f"model {call.model!r} has {form.dimensions} dimensions and no others", "dimensions"
             )
-        trace = request.state.trace
         result = await self._dataplane.infer(
             InferenceRequest(
                 call.model,
                 None,
-                {form.input: texts_array(call.texts)},
+                {form.input: bytes_array(call.texts, (len(call.texts),))},
                 trace.request_id,
                 timeout_s,
                 form.outputs,

@@ -15,7 +15,7 @@ from serve_app.http.body import read_body
 from serve_app.http.errors import REQUEST_ID, Headers
 from serve_app.http.head import check_media_type, header_timeout_s, shortest
 from serve_app.http.v2.infer_answer import HEADER_LENGTH, encode_infer
-from serve_app.http.v2.infer_request import decode_infer, decode_raw, parse_header_length
+from serve_app.http.v2.infer_request import decode_infer
 from serve_app.telemetry.trace import RequestTrace
 
 _NAME = "[A-Za-z0-9._-]{1,128}"
@@ -72,11 +72,7 @@ class InferEndpoint:
         check_media_type(headers)
         timeout_s = header_timeout_s(headers)
         body = await read_body(receive, headers, self._max_body)
-        header_length = headers.get(HEADER_LENGTH)
-        if header_length is not None and parse_header_length(header_length, body) == 0:
-            call = decode_raw(body, route)
-        else:
-            call = decode_infer(body, header_length, self._limits, self._max_depth)
+        call = decode_infer(body, headers.get(HEADER_LENGTH), route, self._limits, self._max_depth)
         if call.timeout_s is not None:
             timeout_s = shortest(timeout_s, call.timeout_s)
         result = await self._dataplane.infer(

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from serve_app.domain.inference import InferenceResult
-from serve_app.domain.tensor import DATATYPES
-from serve_app.errors import ModelFailed
+from serve_app.domain.raw_tensor import datatype_of, to_raw
 from serve_app.http.errors import JSON, Headers
-from serve_app.http.v2.tensor_codec import array_to_binary, array_to_json
+from serve_app.http.v2.tensor_codec import array_to_json
 
 OCTET_STREAM = (b"content-type", b"application/octet-stream")
 HEADER_LENGTH = b"inference-header-content-length"
@@ -36,12 +35,13 @@ def encode_infer(result: InferenceResult, form: AnswerForm) -> tuple[Headers, by
     outputs: list[dict[str, Any]] = []
     blobs: list[bytes | memoryview] = []
     for name, array in result.outputs.items():
-        datatype = DATATYPES.get(array.dtype)
-        if datatype is None:
-            raise ModelFailed(f"output {name!r} has no datatype of the protocol: {array.dtype}")
-        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
+        output: dict[str, Any] = {
+            "name": name,
+            "datatype": datatype_of(name, array),
+            "shape": array.shape,
+        }
         if form.outputs.get(name, form.binary):
-            blob = array_to_binary(array)
+            blob = to_raw(array)
             blobs.append(blob)
             output["parameters"] = {"binary_data_size": len(blob)}
         else:

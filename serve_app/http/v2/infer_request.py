@@ -6,22 +6,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serve_app.config.ingress import RequestLimits
+from serve_app.domain.parameters import check_output_parameters, timeout_s
+from serve_app.domain.raw_tensor import Shape, from_raw
 from serve_app.domain.routing import ModelRoute
-from serve_app.domain.tensor import DTYPES, Array
+from serve_app.domain.tensor import DTYPES, LONGEST_NAME, Array
 from serve_app.errors import InvalidInput, MalformedRequest, PayloadTooLarge
 from serve_app.http.body import check_members, load_json
 from serve_app.http.v2.infer_answer import AnswerForm
-from serve_app.http.v2.tensor_codec import (
-    array_from_binary,
-    array_from_json,
-    array_from_raw,
-    parse_shape,
-)
+from serve_app.http.v2.tensor_codec import array_from_json, array_from_raw, parse_shape
 
-_REQUEST = {"inputs", "id", "parameters", "outputs"}
-_INPUT = {"name", "shape", "datatype", "parameters", "data"}
-_OUTPUT = {"name", "parameters"}
 _SCALARS = {str, int, float, bool}
+_BINARY_SIZE = ".parameters.binary_data_size"
 _DATA_LEVELS = 3
 """Levels of nesting above a tensor's data: request, inputs, tensor."""
 
@@ -39,22 +34,32 @@ _ALL_JSON = AnswerForm()
 
 
 def decode_infer(
-    body: bytes, header_length: bytes | None, limits: RequestLimits, max_depth: int
+    body: bytes,
+    header_length: bytes | None,
+    model: ModelRoute,
+    limits: RequestLimits,
+    max_depth: int,
 ) -> InferCall:
-    """Reads an infer request that has a JSON part.
+    """Reads an infer request: JSON, JSON with binary data, or a raw request.
 
     Args:
         body: the whole body.
         header_length: the header Inference-Header-Content-Length, if there is one.
+        model: what a raw request is for.
         limits: caps on the request.
         max_depth: levels of JSON.
 
     Raises:
         MalformedRequest: the JSON or the framing is broken.
         InvalidInput: a field has a value that is not allowed.
-        PayloadTooLarge: there are too many tensors.
+        PayloadTooLarge: there are too many tensors, or elements of BYTES.
     """
-    text = body if header_length is None else body[: parse_header_length(header_length, body)]
+    text = body
+    if header_length is not None:
+        length = _header_length(header_length, body)
+        if length == 0:
+            return _decode_raw(body, model)
+        text = body[:length]
     document = load_json(text)
     if type(document) is not dict:
         raise MalformedRequest("the request must be a JSON object")
@@ -69,7 +74,7 @@ def decode_infer(
     return call
 
 
-def parse_header_length(value: bytes, body: bytes) -> int:
+def _header_length(value: bytes, body: bytes) -> int:
     """Length of the JSON part; 0 announces a raw request."""
     length = int(value) if value.isdigit() and len(value) < 20 else -1
     if not 0 <= length <= len(body):
@@ -80,7 +85,7 @@ def parse_header_length(value: bytes, body: bytes) -> int:
     return length
 
 
-def decode_raw(body: bytes, model: ModelRoute) -> InferCall:
+def _decode_raw(body: bytes, model: ModelRoute) -> InferCall:
     """Reads a request that is nothing but the bytes of a model's only input."""
     if len(model.inputs) != 1:
         raise InvalidInput(
@@ -94,7 +99,8 @@ class _Reader:
     """Walks one request, and counts the members that it knows.
 
     If the count equals the colons in the text, no name stands twice and nothing unknown was sent,
-    which spares the common request a second walk (see `check_members`).
+    which spares the common request a second walk (see `check_members`). Where an error happened is
+    put into words only once there is one.
     """
 
     __slots__ = ("body", "limits", "max_depth", "members", "offset", "strange")
@@ -108,27 +114,25 @@ class _Reader:
         self.strange = False
 
     def read(self, document: dict[str, Any]) -> InferCall:
-        self._count(document, _REQUEST)
+        self.members = len(document)
         inputs = self._inputs(document.get("inputs"))
+        if len(document) == 1:
+            return InferCall(inputs, (), None, _ALL_JSON)
         identifier = document.get("id")
         parameters = document.get("parameters")
         outputs = document.get("outputs")
-        if identifier is None and parameters is None and outputs is None:
-            return InferCall(inputs, (), None, _ALL_JSON)
+        if len(document) != 4 - (identifier, parameters, outputs).count(None):
+            self.strange = True
         if identifier is not None and type(identifier) is not str:
             raise InvalidInput("id must be a string", "id")
-        binary, timeout_s = False, None
+        binary, wish_s = False, None
         if parameters is not None:
             self._parameters(parameters, "parameters")
             binary = _flag(parameters, "binary_data_output", "parameters") or False
-            timeout_s = _timeout_s(parameters)
+            microseconds = parameters.get("timeout")
+            wish_s = None if microseconds is None else timeout_s(microseconds)
         wanted = {} if outputs is None else self._outputs(outputs, binary)
-        return InferCall(inputs, tuple(wanted), timeout_s, AnswerForm(identifier, binary, wanted))
-
-    def _count(self, item: dict[str, Any], known: set[str]) -> None:
-        self.members += len(item)
-        if not item.keys() <= known:
-            self.strange = True
+        return InferCall(inputs, tuple(wanted), wish_s, AnswerForm(identifier, binary, wanted))
 
     def _inputs(self, tensors: object) -> dict[str, Array]:
         if type(tensors) is not list or not tensors:
@@ -136,57 +140,55 @@ class _Reader:
         if len(tensors) > self.limits.max_tensors:
             raise PayloadTooLarge(f"at most {self.limits.max_tensors} inputs", "inputs")
         arrays: dict[str, Array] = {}
-        for index, tensor in enumerate(tensors):
-            where = f"inputs[{index}]"
-            if type(tensor) is not dict:
-                raise InvalidInput("an input must be an object", where)
-            self._count(tensor, _INPUT)
-            name = tensor.get("name")
-            if type(name) is not str:
-                raise InvalidInput("name must be a string", f"{where}.name")
-            if name in arrays:
-                raise InvalidInput(f"input {name!r} stands twice", f"{where}.name")
-            arrays[name] = self._array(tensor, where)
+        try:
+            for tensor in tensors:
+                if type(tensor) is not dict:
+                    raise InvalidInput("an input must be an object")
+                self.members += len(tensor)
+                name = tensor.get("name")
+                if type(name) is not str or len(name) > LONGEST_NAME or name in arrays:
+                    raise _bad_name("input", name)
+                arrays[name] = self._array(tensor)
+        except (InvalidInput, PayloadTooLarge) as error:
+            raise _placed(error, f"inputs[{len(arrays)}]") from error
         return arrays
 
-    def _array(self, tensor: dict[str, Any], where: str) -> Array:
+    def _array(self, tensor: dict[str, Any]) -> Array:
         datatype = tensor.get("datatype")
         if type(datatype) is not str or datatype not in DTYPES:
-            raise InvalidInput(f"datatype must be one of {', '.join(DTYPES)}", f"{where}.datatype")
-        shape, count = parse_shape(tensor.get("shape"), self.limits.max_dims, where)
+            raise InvalidInput(f"datatype must be one of {', '.join(DTYPES)}", ".datatype")
+        shape, count = parse_shape(tensor.get("shape"), self.limits.max_dims, "")
+        known = 4
         parameters = tensor.get("parameters")
         if parameters is not None:
-            self._parameters(parameters, f"{where}.parameters")
+            self._parameters(parameters, ".parameters")
             size = parameters.get("binary_data_size")
             if size is not None:
-                return self._binary(tensor, size, datatype, shape, count, where)
-        data = tensor.get("data")
-        if len(shape) > 1 and _DATA_LEVELS + len(shape) > self.max_depth:
+                return self._binary(tensor, size, datatype, shape, count)
+            known = 5
+        if len(tensor) != known or (len(shape) > 1 and _DATA_LEVELS + len(shape) > self.max_depth):
             self.strange = True
-        return array_from_json(data, datatype, shape, count, where)
+        return array_from_json(tensor.get("data"), datatype, shape, count, "")
 
     def _binary(
-        self,
-        tensor: dict[str, Any],
-        size: object,
-        datatype: str,
-        shape: tuple[int, ...],
-        count: int,
-        where: str,
+        self, tensor: dict[str, Any], size: object, datatype: str, shape: Shape, count: int
     ) -> Array:
-        field = f"{where}.parameters.binary_data_size"
         if "data" in tensor:
-            raise InvalidInput("an input has either data or binary data", f"{where}.data")
+            raise InvalidInput("an input has either data or binary data", ".data")
+        if len(tensor) != 4:
+            self.strange = True
         if type(size) is not int or size < 0:
-            raise InvalidInput("binary_data_size must be a whole number, not negative", field)
+            raise InvalidInput(
+                "binary_data_size must be a whole number, not negative", _BINARY_SIZE
+            )
         start = self.offset
         if size > len(self.body) - start:
             raise InvalidInput(
                 f"{size} bytes of binary data are announced, {len(self.body) - start} are left",
-                field,
+                _BINARY_SIZE,
             )
         self.offset = start + size
-        return array_from_binary(self.body, start, size, datatype, shape, count, where)
+        return from_raw(self.body, start, size, datatype, shape, count, _BINARY_SIZE)
 
     def _parameters(self, parameters: object, where: str) -> None:
         if type(parameters) is not dict:
@@ -204,29 +206,40 @@ class _Reader:
         if len(outputs) > self.limits.max_tensors:
             raise PayloadTooLarge(f"at most {self.limits.max_tensors} outputs", "outputs")
         wanted: dict[str, bool] = {}
-        for index, output in enumerate(outputs):
-            where = f"outputs[{index}]"
-            if type(output) is not dict:
-                raise InvalidInput("an output must be an object", where)
-            self._count(output, _OUTPUT)
-            name = output.get("name")
-            if type(name) is not str:
-                raise InvalidInput("name must be a string", f"{where}.name")
-            if name in wanted:
-                raise InvalidInput(f"output {name!r} stands twice", f"{where}.name")
-            wanted[name] = binary
-            parameters = output.get("parameters")
-            if parameters is not None:
-                wanted[name] = self._output_form(parameters, f"{where}.parameters", binary)
+        try:
+            for output in outputs:
+                if type(output) is not dict:
+                    raise InvalidInput("an output must be an object")
+                self.members += len(output)
+                name = output.get("name")
+                if type(name) is not str or len(name) > LONGEST_NAME or name in wanted:
+                    raise _bad_name("output", name)
+                wanted[name] = self._output_form(output, binary)
+        except InvalidInput as error:
+            raise _placed(error, f"outputs[{len(wanted)}]") from error
         return wanted
 
-    def _output_form(self, parameters: Any, where: str, binary: bool) -> bool:
-        self._parameters(parameters, where)
-        for name in ("classification", "shared_memory_region"):
-            if name in parameters:
-                raise InvalidInput(f"{name} is not supported", f"{where}.{name}")
-        form = _flag(parameters, "binary_data", where)
+    def _output_form(self, output: dict[str, Any], binary: bool) -> bool:
+        parameters = output.get("parameters")
+        if len(output) != (1 if parameters is None else 2):
+            self.strange = True
+        if parameters is None:
+            return binary
+        self._parameters(parameters, ".parameters")
+        check_output_parameters(parameters, ".parameters")
+        form = _flag(parameters, "binary_data", ".parameters")
         return binary if form is None else form
+
+
+def _bad_name(kind: str, name: object) -> InvalidInput:
+    if type(name) is not str or len(name) > LONGEST_NAME:
+        return InvalidInput(f"name must be a string of at most {LONGEST_NAME} characters", ".name")
+    return InvalidInput(f"{kind} {name!r} stands twice", ".name")
+
+
+def _placed(error: InvalidInput | PayloadTooLarge, where: str) -> InvalidInput | PayloadTooLarge:
+    """The same error, its field seen from the whole request."""
+    return type(error)(str(error), where + (error.field or ""))
 
 
 def _flag(parameters: Mapping[str, Any], name: str, where: str) -> bool | None:
@@ -234,15 +247,3 @@ def _flag(parameters: Mapping[str, Any], name: str, where: str) -> bool | None:
     if value is not None and type(value) is not bool:
         raise InvalidInput(f"{name} must be true or false", f"{where}.{name}")
     return value
-
-
-def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
-    """The request's own deadline, in microseconds on the wire; 0 means none."""
-    value = parameters.get("timeout")
-    if value is None:
-        return None
-    if type(value) is not int or value < 0:
-        raise InvalidInput(
-            "timeout must be a whole number of microseconds, not negative", "parameters.timeout"
-        )
-    return value / 1e6 or None

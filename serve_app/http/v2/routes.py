@@ -6,10 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from serve_app import catalogue
+from serve_app.catalogue import ModelDescription
 from serve_app.dataplane import DataPlane
-from serve_app.domain.routing import ModelRoute, VersionRoute
 from serve_app.domain.tensor import TensorSpec
-from serve_app.errors import InvalidInput, MalformedRequest, RequestError
+from serve_app.errors import InvalidInput, MalformedRequest
 from serve_app.http.body import parse_json
 from serve_app.http.head import check_media_type
 from serve_app.http.openapi import infer_operation, json_body, problems
@@ -17,18 +18,13 @@ from serve_app.http.response import json_response
 from serve_app.http.v2 import schema
 from serve_app.http.v2.infer import InferEndpoint
 
-EXTENSIONS = ("binary_tensor_data", "model_repository")
-"""Extensions of the protocol that are implemented and tested."""
-
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"
 
 
-def protocol_router(
-    dataplane: DataPlane, infer: InferEndpoint, max_json_depth: int, release: str
-) -> APIRouter:
+def protocol_router(dataplane: DataPlane, infer: InferEndpoint, max_json_depth: int) -> APIRouter:
     """All routes of `/v2`, the hot ones included."""
-    routes = ProtocolRoutes(dataplane, infer, max_json_depth, release)
+    routes = ProtocolRoutes(dataplane, infer, max_json_depth)
     router = APIRouter()
     routes.add_server(router)
     routes.add_models(router)
@@ -39,13 +35,10 @@ def protocol_router(
 class ProtocolRoutes:
     """The endpoints, one method each."""
 
-    def __init__(
-        self, dataplane: DataPlane, infer: InferEndpoint, max_json_depth: int, release: str
-    ) -> None:
+    def __init__(self, dataplane: DataPlane, infer: InferEndpoint, max_json_depth: int) -> None:
         self._dataplane = dataplane
         self._infer = infer
         self._max_json_depth = max_json_depth
-        self._release = release
 
     def add_server(self, router: APIRouter) -> None:
         """Server metadata and health."""
@@ -116,7 +109,11 @@ class ProtocolRoutes:
     async def metadata(self) -> Response:
         """Name, version and the extensions that this server implements."""
         return json_response(
-            {"name": "serve-app", "version": self._release, "extensions": EXTENSIONS}
+            {
+                "name": catalogue.NAME,
+                "version": catalogue.RELEASE,
+                "extensions": catalogue.EXTENSIONS,
+            }
         )
 
     async def live(self) -> Response:
@@ -129,23 +126,21 @@ class ProtocolRoutes:
 
     async def model(self, model: str) -> Response:
         """Inputs, outputs and versions; platform and properties of the default version."""
-        route = self._dataplane.table.model(model)
-        return json_response(_metadata(route, _default(route), list(route.versions)))
+        return json_response(_metadata(catalogue.describe(self._dataplane.table, model)))
 
     async def version(self, model: str, version: str) -> Response:
         """The same for one version."""
-        chosen = self._dataplane.table.version(model, version)
-        return json_response(_metadata(self._dataplane.table.model(model), chosen, [version]))
+        return json_response(_metadata(catalogue.describe(self._dataplane.table, model, version)))
 
     async def model_ready(self, model: str) -> Response:
         """Whether a request that names no version can be answered."""
-        ready = self._dataplane.table.model(model).ready and self._dataplane.ready
+        ready = catalogue.is_ready(self._dataplane, model)
         return _readiness({"name": model, "ready": ready})
 
     async def version_ready(self, model: str, version: str) -> Response:
         """Whether this version has a ready replica."""
-        chosen = self._dataplane.table.version(model, version)
-        return _readiness({"name": model, "ready": chosen.replicas > 0 and self._dataplane.ready})
+        ready = catalogue.is_ready(self._dataplane, model, version)
+        return _readiness({"name": model, "ready": ready})
 
     async def infer(self, model: str, request: Request) -> Response:
         """Computes the model's outputs; the release decides which version answers."""
@@ -173,20 +168,12 @@ class ProtocolRoutes:
         only_ready = document.get("ready", False)
         if type(only_ready) is not bool:
             raise InvalidInput("ready must be true or false", "ready")
-        entries = [
-            _entry(route)
-            for model in self._dataplane.table.models.values()
-            for route in model.versions.values()
-            if route.replicas or not only_ready
-        ]
-        return json_response(entries)
+        entries = catalogue.index(self._dataplane.table, only_ready=only_ready)
+        return json_response([entry._asdict() for entry in entries])
 
     async def refuse(self, model: str) -> Response:
         """Refuses: models are added and removed by configuration."""
-        raise RequestError(
-            f"{model!r} cannot be loaded or unloaded here: the configuration decides what is "
-            "served, see `serve-app apply`"
-        )
+        catalogue.refuse_change(model)
 
 
 def _readiness(content: dict[str, Any]) -> Response:
@@ -195,35 +182,13 @@ def _readiness(content: dict[str, Any]) -> Response:
     return json_response(content, 503, {"retry-after": "1"})
 
 
-def _default(model: ModelRoute) -> VersionRoute:
-    """The version with most of the traffic, of the ready ones if there are any."""
-    candidate = max(
-        model.candidates,
-        key=lambda each: (model.versions[each.version].replicas > 0, each.weight),
-    )
-    return model.versions[candidate.version]
-
-
-def _metadata(model: ModelRoute, version: VersionRoute, versions: list[str]) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "versions": versions,
-        "platform": version.platform,
+def _metadata(model: ModelDescription) -> dict[str, Any]:
+    signature = {
         "inputs": [_tensor(spec) for spec in model.inputs],
         "outputs": [_tensor(spec) for spec in model.outputs],
-        "properties": {"description": model.description, **version.metadata},
     }
+    return model._asdict() | signature
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
-
-
-def _entry(route: VersionRoute) -> dict[str, str]:
-    ready = route.replicas > 0
-    return {
-        "name": route.key.model,
-        "version": route.key.version,
-        "state": "READY" if ready else "UNAVAILABLE",
-        "reason": "" if ready else "no replica is ready",
-    }

@@ -1,8 +1,7 @@
-"""One tensor between the wire and numpy: JSON values, and the binary tensor extension.
+"""One tensor between JSON and numpy, and the input of a raw request.
 
-Pure functions. Every check comes before the allocation that it guards, and every error is an
-`InvalidInput` that names the field. Arrays made from binary data are views of the request's body:
-read-only and not always aligned.
+Pure functions. Every check comes before the allocation that it guards, and every error names the
+field. Binary data is as raw as that of gRPC: see `serve_app.domain.raw_tensor`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from serve_app.domain.bytes_tensor import bytes_array, check_count
+from serve_app.domain.raw_tensor import Shape, element_count, from_raw
 from serve_app.domain.tensor import BYTES, DTYPES, Array, TensorSpec
 from serve_app.errors import InvalidInput
 
 _NUMBERS: frozenset[type] = frozenset({float, int})
 _WHOLE: frozenset[type] = frozenset({int})
+_TEXT: frozenset[type] = frozenset({str})
 _FORMATS: dict[str, tuple[str, frozenset[type], str]] = {
     "BOOL": ("?", frozenset({bool}), "true and false"),
     "UINT8": ("B", _WHOLE, "whole numbers from 0 to 255"),
@@ -34,38 +36,16 @@ _FORMATS: dict[str, tuple[str, frozenset[type], str]] = {
 }
 """Datatype -> struct format, the JSON types that it takes, and how to say so."""
 
-_LENGTH = struct.Struct("<I")
-_MAX_EMPTY_SPAN = 2**31
 
-
-def parse_shape(value: object, max_dims: int, where: str) -> tuple[tuple[int, ...], int]:
+def parse_shape(value: object, max_dims: int, where: str) -> tuple[Shape, int]:
     """Checks a shape; returns it with its number of elements, which may be any whole number."""
     if type(value) is not list:
         raise InvalidInput("shape must be an array of whole numbers", f"{where}.shape")
-    if len(value) > max_dims:
-        raise InvalidInput(f"shape has more than {max_dims} dimensions", f"{where}.shape")
-    count = 1
-    for dim in value:
-        if type(dim) is not int or dim < 0:
-            raise InvalidInput("shape must hold whole numbers, none negative", f"{where}.shape")
-        count *= dim
-    if count == 0:
-        _check_empty(value, where)
+    count = element_count(value, max_dims, where)
     return tuple(value), count
 
 
-def _check_empty(shape: list[int], where: str) -> None:
-    """Refuses what numpy would: some shapes are too large even if a zero empties them."""
-    span = 1
-    for dim in shape:
-        span *= dim or 1
-    if span > _MAX_EMPTY_SPAN:
-        raise InvalidInput("shape is too large", f"{where}.shape")
-
-
-def array_from_json(
-    data: Any, datatype: str, shape: tuple[int, ...], count: int, where: str
-) -> Array:
+def array_from_json(data: Any, datatype: str, shape: Shape, count: int, where: str) -> Array:
     """Makes a tensor from JSON, flat or nested as its shape.
 
     Args:
@@ -100,7 +80,7 @@ def array_from_json(
     return np.ndarray(shape, DTYPES[datatype], packed)
 
 
-def _flatten(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
+def _flatten(data: list[Any], shape: Shape, where: str) -> list[Any]:
     """Row-major elements of nested arrays, which must have exactly the given shape."""
     level = data
     fits = len(shape) > 1 and len(level) == shape[0]
@@ -113,70 +93,11 @@ def _flatten(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
     return level
 
 
-def _bytes_from_json(data: list[Any], shape: tuple[int, ...], where: str) -> Array:
-    if not set(map(type, data)) <= {str}:
+def _bytes_from_json(data: list[Any], shape: Shape, where: str) -> Array:
+    check_count(len(data), f"{where}.data")
+    if not _TEXT.issuperset(map(type, data)):
         raise InvalidInput("data of BYTES must hold strings", f"{where}.data")
-    return _objects([value.encode() for value in data], shape)
-
-
-def _objects(values: list[bytes], shape: tuple[int, ...]) -> Array:
-    array: Array = np.empty(len(values), np.object_)
-    array[:] = values
-    return array.reshape(shape)
-
-
-def array_from_binary(
-    body: bytes,
-    start: int,
-    size: int,
-    datatype: str,
-    shape: tuple[int, ...],
-    count: int,
-    where: str,
-) -> Array:
-    """Makes a tensor from `size` bytes of the body, which are known to be there.
-
-    Args:
-        body: the whole body.
-        start: where the tensor begins.
-        size: how many bytes it has.
-        datatype: one of `DTYPES`.
-        shape: the checked shape.
-        count: its number of elements.
-        where: path of the tensor in the request, for errors.
-    """
-    field = f"{where}.parameters.binary_data_size"
-    if datatype == BYTES:
-        return _objects(_split_bytes(body, start, size, count, field), shape)
-    dtype = DTYPES[datatype]
-    if size != count * dtype.itemsize:
-        raise InvalidInput(
-            f"{size} bytes of binary data, but shape {list(shape)} of {datatype} needs "
-            f"{count * dtype.itemsize}",
-            field,
-        )
-    if datatype == "BOOL" and max(body[start : start + size], default=0) > 1:
-        raise InvalidInput("binary data of BOOL must hold bytes 0 and 1", where)
-    return np.ndarray(shape, dtype, body, start)
-
-
-def _split_bytes(body: bytes, start: int, size: int, count: int, field: str) -> list[bytes]:
-    """Elements of a BYTES tensor: each a little-endian u32 length and so many bytes."""
-    end = start + size
-    if count * _LENGTH.size > size:
-        raise InvalidInput(f"{size} bytes cannot hold {count} elements of BYTES", field)
-    values: list[bytes] = []
-    for _ in range(count):
-        begin = start + _LENGTH.size
-        if begin > end:
-            raise InvalidInput("binary data of BYTES ends inside a length", field)
-        start = begin + _LENGTH.unpack_from(body, start)[0]
-        if start > end:
-            raise InvalidInput("an element of BYTES is longer than the binary data", field)
-        values.append(body[begin:start])
-    if start != end:
-        raise InvalidInput(f"{end - start} bytes are left after the last element of BYTES", field)
-    return values
+    return bytes_array([value.encode() for value in data], shape)
 
 
 def array_from_raw(body: bytes, spec: TensorSpec) -> Array:
@@ -190,7 +111,7 @@ def array_from_raw(body: bytes, spec: TensorSpec) -> Array:
     if spec.datatype == BYTES:
         if any(dim not in (-1, 1) for dim in shape):
             raise InvalidInput("a raw request for BYTES needs a model that takes one element")
-        return _objects([body], (1,) * len(shape))
+        return bytes_array([body], (1,) * len(shape))
     if len(variable) == 2 and variable[0] == 0:
         shape[0] = 1
         del variable[0]
@@ -207,7 +128,7 @@ def array_from_raw(body: bytes, spec: TensorSpec) -> Array:
     if variable:
         shape[variable[0]] = len(body) // fixed
     count = len(body) // spec.dtype.itemsize
-    return array_from_binary(body, 0, len(body), spec.datatype, tuple(shape), count, "body")
+    return from_raw(body, 0, len(body), spec.datatype, tuple(shape), count, "body")
 
 
 def array_to_json(array: Array, name: str) -> Any:
@@ -225,12 +146,3 @@ def array_to_json(array: Array, name: str) -> Any:
             "outputs",
         )
     return array.ravel()
-
-
-def array_to_binary(array: Array) -> bytes | memoryview:
-    """The tensor as little-endian, row-major bytes."""
-    if array.dtype == DTYPES[BYTES]:
-        return b"".join(
-            [part for value in array.ravel().tolist() for part in (_LENGTH.pack(len(value)), value)]
-        )
-    return array.ravel().view(np.uint8).data

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.domain.bytes_tensor import pack_bytes, unpack_bytes
-from serve_app.domain.tensor import Array
-from serve_app.errors import InvalidInput
+from serve_app.domain.bytes_tensor import MAX_ELEMENTS, bytes_array, pack_bytes, unpack_bytes
+from serve_app.domain.tensor import Array, nbytes
+from serve_app.errors import InvalidInput, PayloadTooLarge
 
 
 def objects(values: list[bytes]) -> Array:
@@ -61,3 +61,23 @@ def test_random_bytes_give_elements_or_invalid_input(buffer: bytes, count: int) 
     except InvalidInput:
         return
     assert pack_bytes(array) == buffer
+
+
+@given(st.lists(st.binary(max_size=40), max_size=9), st.binary(max_size=9), st.binary(max_size=9))
+def test_a_part_of_a_buffer(values: list[bytes], before: bytes, after: bytes) -> None:
+    packed = pack_bytes(objects(values))
+    whole = before + packed + after
+    for buffer in (whole, memoryview(whole)):
+        back = unpack_bytes(buffer, len(values), None, len(before), len(packed))
+        assert back.tolist() == values
+
+
+def test_more_elements_than_allowed_are_refused_before_they_are_split() -> None:
+    with pytest.raises(PayloadTooLarge) as caught:
+        unpack_bytes(bytes(4 * (MAX_ELEMENTS + 1)), MAX_ELEMENTS + 1, "inputs[0]")
+    assert caught.value.field == "inputs[0]"
+
+
+def test_the_size_of_short_elements_is_what_they_cost() -> None:
+    assert nbytes(bytes_array([b"", b"abc"], (1, 2))) == 3 + 2 * 48
+    assert nbytes(np.zeros((2, 3), np.float32)) == 24

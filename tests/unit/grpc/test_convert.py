@@ -16,9 +16,10 @@ from hypothesis.extra import numpy as hnp
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.domain.inference import InferenceRequest, InferenceResult
+from serve_app.domain.raw_tensor import to_raw
 from serve_app.domain.tensor import BYTES, DTYPES, Array
 from serve_app.errors import InvalidInput, ModelFailed, PayloadTooLarge, RequestError
-from serve_app.grpc.contents import FIELDS, array_to_raw, fill_contents
+from serve_app.grpc.contents import FIELDS, fill_contents
 from serve_app.grpc.convert import decode_request, encode_response
 from serve_app.grpc.generated.open_inference_pb2 import (
     InferTensorContents,
@@ -57,7 +58,7 @@ def raw_request(**tensors: tuple[str, Array]) -> ModelInferRequest:
     request = ModelInferRequest(model_name="m")
     for name, (datatype, array) in tensors.items():
         request.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        request.raw_input_contents.append(bytes(array_to_raw(array)))
+        request.raw_input_contents.append(bytes(to_raw(array)))
     return request
 
 
@@ -88,8 +89,8 @@ def test_raw_round_trip(first: tuple[str, Array], second: tuple[str, Array]) -> 
     answer = ModelInferResponse.FromString(encode_response(result, "", typed=False))
     assert [tensor.datatype for tensor in answer.outputs] == [first[0], second[0]]
     assert list(answer.raw_output_contents) == [
-        bytes(array_to_raw(first[1])),
-        bytes(array_to_raw(second[1])),
+        bytes(to_raw(first[1])),
+        bytes(to_raw(second[1])),
     ]
 
 

@@ -18,7 +18,8 @@ from serve_app.errors import (
     Overloaded,
     ServeAppError,
 )
-from serve_app.grpc.errors import failure, public
+from serve_app.grpc.errors import failure
+from serve_app.public_error import public_error
 
 SECRET = "/srv/model.py: token abc"
 
@@ -90,14 +91,14 @@ def test_faults_of_ours_tell_nothing(error: ServeAppError) -> None:
 
 @pytest.mark.parametrize("exc", [ValueError(SECRET), ClusterError(SECRET)])
 def test_what_is_not_for_clients_becomes_an_internal_error(exc: Exception) -> None:
-    error = public(exc)
+    error = public_error(exc)
     assert (error.code, error.grpc_status) == ("internal", "INTERNAL")
     assert SECRET not in str(error)
 
 
 def test_an_error_for_clients_stays_itself() -> None:
     error = Overloaded("full")
-    assert public(error) is error
+    assert public_error(error) is error
 
 
 @pytest.mark.parametrize("name", ["m" * 100_000, "\N{PILE OF POO}" * 100_000])

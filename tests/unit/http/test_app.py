@@ -358,6 +358,14 @@ async def test_a_client_that_leaves_is_counted_and_its_work_dropped(bench: Bench
     assert bench.dataplane.in_flight == 0
 
 
+async def test_embeddings_that_are_refused_are_counted_for_their_model(bench: Bench) -> None:
+    for model, traced in (("echo", "echo"), ("nope", "")):
+        document = {"model": model, "input": "a"}
+        response = await bench.client.post("/v1/embeddings", json=document)
+        assert response.status_code in (400, 404)
+        assert bench.telemetry.finished[-1][0].model == traced
+
+
 # The other routes of /v2
 
 

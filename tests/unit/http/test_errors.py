@@ -80,6 +80,12 @@ def test_the_field_is_named() -> None:
     assert "field" not in answer(InvalidInput("wrong"), "/v2")[2]
 
 
+def test_what_a_client_sent_comes_back_cut() -> None:
+    error = InvalidInput("d" * 1_000_000, "f" * 1_000_000)
+    for path in ("/v1/x", "/v2/x"):
+        assert len(error_response(error, path, "id-1")[2]) < 3000
+
+
 def test_what_passes_says_when_to_come_back_with_jitter() -> None:
     error = Overloaded("full")
     error.retry_after_s = 10.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from serve_app.domain.request_id import request_id
 from serve_app.errors import MalformedRequest, UnsupportedMediaType
-from serve_app.http.head import check_media_type, header_timeout_s, request_id, shortest
+from serve_app.http.head import check_media_type, header_timeout_s, shortest
 
 
 @pytest.mark.parametrize("given", [b"a", b"A-b_c.d:1", b"x" * 128])

@@ -15,10 +15,14 @@ from serve_app.config.ingress import RequestLimits
 from serve_app.domain.tensor import TensorSpec
 from serve_app.errors import InvalidInput, MalformedRequest, PayloadTooLarge, RequestError
 from serve_app.http.v2.infer_answer import AnswerForm
-from serve_app.http.v2.infer_request import InferCall, decode_infer, decode_raw
+from serve_app.http.v2.infer_request import InferCall, decode_infer
 from serve_app.testing import model_route
 
 LIMITS = RequestLimits()
+MODEL = model_route()
+PAIR = model_route(
+    inputs=tuple(TensorSpec(name=name, datatype="FP32", shape=(-1,)) for name in "ab")
+)
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
@@ -28,8 +32,8 @@ def tensor(**changes: Any) -> dict[str, Any]:
 def decode(document: Any, blob: bytes | None = None, depth: int = 32) -> InferCall:
     text = document if isinstance(document, bytes) else orjson.dumps(document)
     if blob is None:
-        return decode_infer(text, None, LIMITS, depth)
-    return decode_infer(text + blob, str(len(text)).encode(), LIMITS, depth)
+        return decode_infer(text, None, MODEL, LIMITS, depth)
+    return decode_infer(text + blob, str(len(text)).encode(), MODEL, LIMITS, depth)
 
 
 def test_flat_and_nested_data_in_one_request() -> None:
@@ -142,6 +146,57 @@ def test_bad_values_name_the_field(document: Any, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         decode(document)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("name", ["n" * 129, "n" * 1_000_000])
+def test_long_names_are_refused_and_not_repeated(name: str) -> None:
+    for document, field in (
+        ({"inputs": [tensor(name=name)]}, "inputs[0].name"),
+        ({"inputs": [tensor()], "outputs": [{"name": "a"}, {"name": name}]}, "outputs[1].name"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            decode(document)
+        assert caught.value.field == field
+        assert len(str(caught.value)) < 100
+    assert list(decode({"inputs": [tensor(name="n" * 128)]}).inputs) == ["n" * 128]
+
+
+def test_the_second_tensor_is_named_too() -> None:
+    call = [tensor(), tensor(name="y", data=[1])]
+    with pytest.raises(InvalidInput, match="1 elements") as caught:
+        decode({"inputs": call})
+    assert caught.value.field == "inputs[1].data"
+
+
+def test_elements_of_bytes_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.domain.bytes_tensor.MAX_ELEMENTS", 3)
+    texts = tensor(datatype="BYTES", shape=[3], data=["a"] * 3)
+    assert decode({"inputs": [texts]}).inputs["x"].shape == (3,)
+    for document, blob, field in (
+        (texts | {"shape": [4], "data": ["a"] * 4}, b"", "inputs[0].data"),
+        (
+            {key: texts[key] for key in ("name", "datatype")}
+            | {"shape": [4], "parameters": {"binary_data_size": 16}},
+            bytes(16),
+            "inputs[0].parameters.binary_data_size",
+        ),
+    ):
+        with pytest.raises(PayloadTooLarge) as caught:
+            decode({"inputs": [document]}, blob)
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        b'"name":"x","shape":[1],"datatype":"FP32","data":[1],"more":{"a":1,"a":2}',
+        b'"name":"x","shape":[1],"datatype":"FP32","parameters":null,"data":[1],"data":[2]',
+        b'"name":"x","shape":[1],"datatype":"FP32","parameters":{},"data":[1],"z":[[[[1]]]]',
+    ],
+)
+def test_members_beside_the_known_ones_are_looked_at(members: bytes) -> None:
+    with pytest.raises(MalformedRequest, match=r"twice|deeper"):
+        decode(b'{"inputs":[{%s}]}' % members, depth=6)
 
 
 @pytest.mark.parametrize("count", [65, 100_000])
@@ -267,20 +322,20 @@ def test_binary_that_does_not_fit_names_the_field(
 @pytest.mark.parametrize("value", [b"-1", b"x", b"", b"1.5", b"9" * 30, b"1000", b"+5", b"\xb2"])
 def test_a_wrong_header_length_is_refused(value: bytes) -> None:
     with pytest.raises(MalformedRequest) as caught:
-        decode_infer(b'{"inputs":[]}', value, LIMITS, 32)
+        decode_infer(b'{"inputs":[]}', value, MODEL, LIMITS, 32)
     assert caught.value.field == "Inference-Header-Content-Length"
 
 
 def test_a_raw_request_takes_its_tensor_from_the_model() -> None:
-    call = decode_raw(np.arange(8, dtype=np.float32).tobytes(), model_route())
+    body = np.arange(8, dtype=np.float32).tobytes()
+    call = decode_infer(body, b"0", MODEL, LIMITS, 32)
     assert call.inputs["x"].shape == (2, 4)
     assert call.form == AnswerForm(binary=True)
 
 
 def test_a_raw_request_needs_a_model_with_one_input() -> None:
-    specs = tuple(TensorSpec(name=name, datatype="FP32", shape=(-1,)) for name in "ab")
     with pytest.raises(InvalidInput, match="one input"):
-        decode_raw(b"", model_route(inputs=specs))
+        decode_infer(b"", b"0", PAIR, LIMITS, 32)
 
 
 JSON = st.recursive(
@@ -319,4 +374,4 @@ def test_any_document_is_read_or_refused(document: Any, blob: bytes | None) -> N
 @given(st.binary(max_size=100), st.binary(max_size=4) | st.none())
 def test_any_bytes_are_read_or_refused(body: bytes, header_length: bytes | None) -> None:
     with pytest.raises(RequestError):
-        decode_infer(body, header_length, LIMITS, 32)
+        decode_infer(body, header_length, PAIR, LIMITS, 32)

@@ -18,7 +18,7 @@ from serve_app.http.v1.embeddings import decode_embeddings
 from serve_app.http.v2.infer import InferEndpoint
 from serve_app.http.v2.infer_request import decode_infer
 from serve_app.telemetry.sink import NullTelemetry
-from serve_app.testing import FakeGateway
+from serve_app.testing import FakeGateway, model_route
 
 LIMITS = RequestLimits()
 
@@ -115,7 +115,7 @@ SIGNATURES = {
 @pytest.mark.parametrize("name", INFER_EXAMPLES)
 def test_examples_are_requests_that_the_default_models_take(name: str) -> None:
     example: Any = INFER_EXAMPLES[name]
-    call = decode_infer(orjson.dumps(example["value"]), None, LIMITS, 32)
+    call = decode_infer(orjson.dumps(example["value"]), None, model_route(), LIMITS, 32)
     spec = SIGNATURES[name]
     [(tensor, array)] = call.inputs.items()
     assert tensor == spec.name

@@ -13,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from serve_app.domain.raw_tensor import from_raw, to_raw
 from serve_app.domain.tensor import BYTES, DTYPES, Array, TensorSpec
 from serve_app.errors import InvalidInput
 from serve_app.http.v2.tensor_codec import (
-    array_from_binary,
     array_from_json,
     array_from_raw,
-    array_to_binary,
     array_to_json,
     parse_shape,
 )
@@ -99,24 +98,24 @@ def test_json_is_the_identity_for_text(array: Array) -> None:
 @given(arrays(sorted(set(DTYPES) - {BYTES})), st.integers(0, 9))
 def test_binary_is_the_identity(pair: tuple[str, Array], offset: int) -> None:
     datatype, array = pair
-    blob = bytes(array_to_binary(array))
+    blob = bytes(to_raw(array))
     assert blob == array.tobytes()
     body = bytes(offset) + blob + b"rest"
-    back = array_from_binary(body, offset, len(blob), datatype, array.shape, array.size, "x")
+    back = from_raw(body, offset, len(blob), datatype, array.shape, array.size, "x")
     assert same(back, array)
 
 
 @given(bytes_arrays(st.binary(max_size=20)), st.integers(0, 5))
 def test_binary_is_the_identity_for_bytes(array: Array, offset: int) -> None:
-    blob = bytes(array_to_binary(array))
+    blob = bytes(to_raw(array))
     body = bytes(offset) + blob + b"rest"
-    back = array_from_binary(body, offset, len(blob), BYTES, array.shape, array.size, "x")
+    back = from_raw(body, offset, len(blob), BYTES, array.shape, array.size, "x")
     assert same(back, array)
 
 
 def test_binary_is_a_view_of_the_body() -> None:
     body = np.arange(4, dtype=np.float32).tobytes()
-    array = array_from_binary(body, 0, 16, "FP32", (2, 2), 4, "x")
+    array = from_raw(body, 0, 16, "FP32", (2, 2), 4, "x")
     assert not array.flags.owndata
     assert not array.flags.writeable
 
@@ -124,14 +123,14 @@ def test_binary_is_a_view_of_the_body() -> None:
 def test_binary_carries_what_json_cannot() -> None:
     for datatype in ("FP16", "FP32", "FP64", "BF16"):
         array = np.array([np.nan, np.inf, -np.inf, 5e-324, 0.0], DTYPES[datatype])
-        blob = bytes(array_to_binary(array))
-        assert same(array_from_binary(blob, 0, len(blob), datatype, (5,), 5, "x"), array)
+        blob = bytes(to_raw(array))
+        assert same(from_raw(blob, 0, len(blob), datatype, (5,), 5, "x"), array)
 
 
 def test_outputs_that_are_not_contiguous_are_written_in_row_major_order() -> None:
     array = np.arange(12, dtype=np.int32).reshape(3, 4).T
     assert flat_json(array) == array.ravel().tolist()
-    assert bytes(array_to_binary(array)) == array.tobytes()
+    assert bytes(to_raw(array)) == array.tobytes()
     assert flat_json(np.arange(10, dtype=np.float32)[::3]) == [0.0, 3.0, 6.0, 9.0]
 
 
@@ -166,7 +165,7 @@ def test_any_bytes_are_a_tensor_or_invalid(
 ) -> None:
     count = math.prod(shape)
     try:
-        array = array_from_binary(body, 0, len(body), datatype, shape, count, "inputs[0]")
+        array = from_raw(body, 0, len(body), datatype, shape, count, "inputs[0]")
     except InvalidInput as error:
         refused = error
     else:
@@ -251,7 +250,7 @@ def test_a_product_beyond_64_bits_is_just_a_wrong_count() -> None:
         array_from_json([1], "FP32", shape, count, "x")
     for datatype in ("FP32", BYTES):
         with pytest.raises(InvalidInput):
-            array_from_binary(b"1234", 0, 4, datatype, shape, count, "x")
+            from_raw(b"1234", 0, 4, datatype, shape, count, "x")
 
 
 @pytest.mark.parametrize(
@@ -267,13 +266,13 @@ def test_a_product_beyond_64_bits_is_just_a_wrong_count() -> None:
 )
 def test_broken_lengths_of_bytes_are_refused(blob: bytes) -> None:
     with pytest.raises(InvalidInput):
-        array_from_binary(blob, 0, len(blob), BYTES, (1,), 1, "x")
+        from_raw(blob, 0, len(blob), BYTES, (1,), 1, "x")
 
 
 def test_binary_bool_holds_zero_and_one_only() -> None:
-    assert array_from_binary(b"\x01\x00", 0, 2, "BOOL", (2,), 2, "x").tolist() == [True, False]
+    assert from_raw(b"\x01\x00", 0, 2, "BOOL", (2,), 2, "x").tolist() == [True, False]
     with pytest.raises(InvalidInput):
-        array_from_binary(b"\x01\x02", 0, 2, "BOOL", (2,), 2, "x")
+        from_raw(b"\x01\x02", 0, 2, "BOOL", (2,), 2, "x")
 
 
 def test_text_that_is_not_utf8_and_bf16_need_binary() -> None:

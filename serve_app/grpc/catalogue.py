@@ -1,14 +1,13 @@
-"""What the server says about itself and its models."""
+"""What the server says about itself and its models, as messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import version
 
+from serve_app import catalogue
 from serve_app.dataplane import DataPlane
-from serve_app.domain.routing import ModelRoute, VersionRoute
 from serve_app.domain.tensor import TensorSpec
-from serve_app.errors import InvalidInput, NotSupported
+from serve_app.errors import InvalidInput
 from serve_app.grpc.generated.open_inference_pb2 import (
     ModelMetadataRequest,
     ModelMetadataResponse,
@@ -26,14 +25,8 @@ from serve_app.grpc.generated.open_inference_pb2 import (
     ServerReadyResponse,
 )
 
-NAME = "serve-app"
-EXTENSIONS = ("model_repository", "parameters")
-"""Names that clients know from Triton; only what works over gRPC."""
 
-_RELEASE = version(NAME)
-
-
-class Catalog:
+class Catalogue:
     """Answers every RPC that computes nothing, from the route table."""
 
     def __init__(self, dataplane: DataPlane) -> None:
@@ -49,22 +42,22 @@ class Catalog:
 
     def model_ready(self, request: ModelReadyRequest) -> ModelReadyResponse:
         """Whether a model or version can be asked now; raises if it is not known."""
-        model, route = self._look_up(request)
-        ready = model.ready if route is None else route.replicas > 0
-        return ModelReadyResponse(ready=ready and self._dataplane.ready)
+        ready = catalogue.is_ready(self._dataplane, request.name, request.version or None)
+        return ModelReadyResponse(ready=ready)
 
     def server_metadata(self, _request: ServerMetadataRequest) -> ServerMetadataResponse:
         """Name, release and extensions."""
-        return ServerMetadataResponse(name=NAME, version=_RELEASE, extensions=EXTENSIONS)
+        return ServerMetadataResponse(
+            name=catalogue.NAME, version=catalogue.RELEASE, extensions=catalogue.EXTENSIONS
+        )
 
     def model_metadata(self, request: ModelMetadataRequest) -> ModelMetadataResponse:
-        """Signature and versions; of a version, that one only."""
-        model, route = self._look_up(request)
-        versions = model.versions.values() if route is None else (route,)
+        """Signature and versions; of a version, that one only. The message has no properties."""
+        model = catalogue.describe(self._dataplane.table, request.name, request.version or None)
         return ModelMetadataResponse(
             name=model.name,
-            versions=[each.key.version for each in versions],
-            platform=next((each.platform for each in versions), ""),
+            versions=model.versions,
+            platform=model.platform,
             inputs=_signature(model.inputs),
             outputs=_signature(model.outputs),
         )
@@ -77,34 +70,15 @@ class Catalog:
                 "repository_name",
             )
         response = RepositoryIndexResponse()
-        for model in self._dataplane.table.models.values():
-            for route in model.versions.values():
-                if route.replicas:
-                    response.models.add(name=model.name, version=route.key.version, state="READY")
-                elif not request.ready:
-                    response.models.add(
-                        name=model.name,
-                        version=route.key.version,
-                        state="UNAVAILABLE",
-                        reason="no replica is ready",
-                    )
+        for entry in catalogue.index(self._dataplane.table, only_ready=request.ready):
+            response.models.add(**entry._asdict())
         return response
 
     def refuse_change(
         self, request: RepositoryModelLoadRequest | RepositoryModelUnloadRequest
     ) -> RepositoryIndexResponse:
         """Models come and go by configuration only."""
-        raise NotSupported(
-            f"model {request.model_name!r} cannot be loaded or unloaded by a client: "
-            "the configuration of this cluster decides which models run"
-        )
-
-    def _look_up(
-        self, request: ModelReadyRequest | ModelMetadataRequest
-    ) -> tuple[ModelRoute, VersionRoute | None]:
-        table = self._dataplane.table
-        model = table.model(request.name)
-        return model, table.version(request.name, request.version) if request.version else None
+        catalogue.refuse_change(request.model_name)
 
 
 def _signature(specs: Iterable[TensorSpec]) -> list[ModelMetadataResponse.TensorMetadata]:
