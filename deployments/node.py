@@ -36,6 +36,8 @@ class LocalNode:
     dashboard: str
     mark: str
     """Stands in the environment of every process of this node."""
+    settings: dict[str, int | None]
+    """What Ray was started with: the part of the config that a running node cannot change."""
 
     def head(self) -> psutil.Process | None:
         """The process that watches over the others, or None when it has ended."""
@@ -99,6 +101,7 @@ def start(config: Config, home: Path) -> LocalNode:
         created=psutil.Process(child.pid).create_time(),
         dashboard=f"http://127.0.0.1:{config.cluster.dashboard_port}",
         mark=mark,
+        settings=settings(config),
     )
     try:
         (home / "cluster.json").write_text(json.dumps(asdict(node), indent=2))
@@ -112,6 +115,12 @@ def start(config: Config, home: Path) -> LocalNode:
         stop(node, home)
         raise
     return node
+
+
+def settings(config: Config) -> dict[str, int | None]:
+    """The keys of `cluster` that are read when Ray starts, and only then."""
+    keys = {"gcs_port", "dashboard_port", "num_cpus", "num_gpus", "object_store_mib"}
+    return config.cluster.model_dump(include=keys)
 
 
 def stop(node: LocalNode, home: Path) -> None:

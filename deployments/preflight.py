@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from deployments import node as ray_node
+from deployments.node import LocalNode
 from deployments.terminal import done, say, waiting
 from serve_app.artifacts.names import local_path, scheme_of
 from serve_app.artifacts.policy import FetchPolicy
@@ -33,6 +34,19 @@ def check_ports(config: Config) -> None:
                 f"Port {port} is taken by {owner}. Stop it, or choose another: "
                 f"serve-app up {key}={other}"
             )
+
+
+def check_settings(config: Config, node: LocalNode) -> None:
+    """Raises ConfigError when the config wants another Ray than the one that runs."""
+    wanted = ray_node.settings(config)
+    problems = [
+        f"cluster.{key}\n  Ray was started with {node.settings.get(key)}, not {value}. "
+        "To change it: serve-app down, then up."
+        for key, value in wanted.items()
+        if node.settings.get(key) != value
+    ]
+    if problems:
+        raise ConfigError("\n".join([*problems, "Nothing was changed."]))
 
 
 def make_examples(config: Config, home: Path) -> None:

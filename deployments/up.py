@@ -20,7 +20,7 @@ from deployments.live import document as running_document
 from deployments.manifest import Document, render, same
 from deployments.naming import GATEWAY
 from deployments.node import LocalNode
-from deployments.preflight import check_artifacts, check_ports, make_examples
+from deployments.preflight import check_artifacts, check_ports, check_settings, make_examples
 from deployments.serve_api import ServeApi
 from deployments.terminal import say, step
 from serve_app.config.root import Config
@@ -85,6 +85,8 @@ def up(config: Config, home: Path, actor: str) -> float:
     began = time.monotonic()
     with changing(home):
         target = find_target(config, home)
+        if target is not None and target.node is not None:
+            check_settings(config, target.node)
         if target is None or target.node is not None:
             make_examples(config, home)
             check_artifacts(config, home)

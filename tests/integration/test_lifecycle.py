@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -18,7 +19,13 @@ from tests.integration.cluster import ROOT, Cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 
-ECHO = ["model=[echo]", "models.echo.versions.1.replicas={min: 1, max: 1}"]
+ECHO = [
+    "model=[echo]",
+    "models.echo.versions.1.replicas={min: 1, max: 1}",
+    # A GPU that only Ray believes in: half of it is reserved, the predictor gets the CPU.
+    "cluster.num_gpus=1",
+    "models.echo.versions.1.resources.num_gpus=0.5",
+]
 
 
 @pytest.fixture
@@ -41,6 +48,12 @@ def test_up_is_idempotent_and_down_leaves_nothing(cluster: Cluster) -> None:
     command = first.split("Try it:\n")[1].split("\n\n")[0]
     answer = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
     assert '"model_name":"echo"' in answer
+    facts = httpx.get(f"http://{cluster.http}/v2/models/echo/versions/1").json()["properties"]
+    assert facts["device"] == "cpu"
+    other = cluster.run("up", overrides=["cluster.num_cpus=7"], check=False)
+    assert other.returncode == 1
+    assert "cluster.num_cpus" in other.stderr
+    assert "serve-app down" in other.stderr
     assert (cluster.home / "ray-token").stat().st_mode & 0o077 == 0
     cluster.run("down")
     assert not cluster.listening()
