@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import os
 import subprocess
 from pathlib import Path
 
@@ -18,7 +19,10 @@ KNOWN = re.findall(r"^KNOWN *:= (.*)$", MAKEFILE, re.MULTILINE)[0]
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [require_program("make", "make"), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # `make test` hands its own flags down, and a make inside a make is more talkative.
+    inherited = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+    environment = {name: value for name, value in os.environ.items() if name not in inherited}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("target", PHONY)
