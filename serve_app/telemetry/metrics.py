@@ -59,7 +59,7 @@ COMPUTE_SECONDS = HistogramName(
     _VERSION,
     SECONDS,
 )
-BATCH_ROWS = HistogramName("serve_app_batch_rows", "Rows of one computed batch.", _VERSION, ROWS)
+BATCH_ROWS = HistogramName("serve_app_batch_size", "Rows of one computed batch.", _VERSION, ROWS)
 HISTOGRAMS: Mapping[str, HistogramName] = {
     each.name: each for each in (REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS)
 }
@@ -90,14 +90,14 @@ Histograms = dict[str, dict[Labels, Histogram]]
 class Gauges:
     """What is true at this moment in one process."""
 
-    inflight_requests: int = 0
+    inflight: int = 0
     open_connections: int = 0
     route_table_revision: int = 0
     queue_depth_rows: Mapping[VersionKey, int] = field(default_factory=dict)
 
 
 PROCESS_GAUGES: Mapping[str, str] = {
-    "inflight_requests": "Requests in work, by ingress process.",
+    "inflight": "Requests in work, by ingress process.",
     "open_connections": "Open HTTP connections, by ingress process.",
     "route_table_revision": "Revision of the route table in use, by ingress process.",
 }
@@ -202,7 +202,7 @@ class RequestMetrics:
             return Gauges()
         plane, open_connections = self._watched
         return Gauges(
-            inflight_requests=plane.in_flight,
+            inflight=plane.in_flight,
             open_connections=open_connections(),
             route_table_revision=plane.table.revision,
             queue_depth_rows={key: queue.queued_rows for key, queue in plane.queues.items()},

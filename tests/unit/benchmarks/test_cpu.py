@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -91,7 +92,11 @@ def test_the_family_of_a_process(start: Start) -> None:
     # The brackets make the shell's child a child of init: only its session tells where it belongs.
     shell = start("bash", "-c", "(sleep 60 & echo ready); read line")
     assert line(shell) == "ready"
+    deadline = time.monotonic() + 5.0
     found = cpu.family([shell.pid], cpu.processes())
+    # "ready" may come before the child has turned from a shell into its command.
+    while not any(each.command == "sleep 60" for each in found) and time.monotonic() < deadline:
+        found = cpu.family([shell.pid], cpu.processes())
     assert any(process.command == "sleep 60" for process in found)
     assert all(process.session == shell.pid for process in found)
     assert os.getpid() not in {process.pid for process in found}

@@ -50,8 +50,8 @@ def test_both_formats_say_the_same(accept: str) -> None:
         "serve_app_request_duration_seconds": "histogram",
         "serve_app_queue_duration_seconds": "histogram",
         "serve_app_compute_duration_seconds": "histogram",
-        "serve_app_batch_rows": "histogram",
-        "serve_app_inflight_requests": "gauge",
+        "serve_app_batch_size": "histogram",
+        "serve_app_inflight": "gauge",
         "serve_app_open_connections": "gauge",
         "serve_app_route_table_revision": "gauge",
         "serve_app_queue_depth_rows": "gauge",
@@ -93,7 +93,7 @@ def test_a_histogram_is_cumulative_and_ends_at_infinity() -> None:
 
 def test_gauges_stand_by_process_and_the_queue_is_summed_up() -> None:
     found = families()
-    assert samples(found["serve_app_inflight_requests"]) == {("11",): 2, ("12",): 1}
+    assert samples(found["serve_app_inflight"]) == {("11",): 2, ("12",): 1}
     assert samples(found["serve_app_open_connections"]) == {("11",): 30, ("12",): 40}
     assert samples(found["serve_app_route_table_revision"]) == {("11",): 5, ("12",): 4}
     assert samples(found["serve_app_queue_depth_rows"]) == {("digits", "2"): 12}

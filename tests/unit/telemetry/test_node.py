@@ -53,7 +53,7 @@ def leave(folder: Path, name: str, count: int, **changes: Any) -> Path:
     content = {
         "histograms": {REQUEST_SECONDS.name: [[LABELS, counts, count * 0.001]]},
         "gauges": {
-            "inflight_requests": count,
+            "inflight": count,
             "open_connections": 1,
             "route_table_revision": 5,
             "queue_depth_rows": [["digits", "2", 8]],
@@ -193,11 +193,11 @@ def test_files_of_other_releases_do_no_harm(node: NodeMetrics, folder: Path, ali
             [LABELS, [1] * COUNT, 6.0],
         ],
     }
-    leave(folder, alive, 0, histograms=other, gauges={"inflight_requests": 2, "new_gauge": 1})
+    leave(folder, alive, 0, histograms=other, gauges={"inflight": 2, "new_gauge": 1})
     totals = node.totals()
     assert set(totals.histograms) == {REQUEST_SECONDS.name}
     assert requests(totals) == COUNT
-    assert totals.gauges[os.getppid()] == Gauges(inflight_requests=2)
+    assert totals.gauges[os.getppid()] == Gauges(inflight=2)
 
 
 def test_other_files_in_the_folder_are_left_alone(node: NodeMetrics, folder: Path) -> None:

@@ -96,7 +96,7 @@ async def test_a_request_is_counted_and_logged(
     recorder.observe_batch(VersionKey("digits", "2"), 7, 0.004)
     found = values((await client.get("/metrics")).text)
     assert found[REQUESTS, "overloaded", "digits", "2", "http"] == 1
-    assert found["serve_app_batch_rows_sum", "digits", "2"] == 7
+    assert found["serve_app_batch_size_sum", "digits", "2"] == 7
     await recorder.close()
     (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (line["request_id"], line["status"], line["code"]) == ("id-1", 503, "overloaded")
@@ -212,7 +212,7 @@ async def test_numbers_reach_the_folder_without_a_scrape(
     recorder.observe_batch(VersionKey("digits", "2"), 1, 0.1)
     for _ in range(500):
         await asyncio.sleep(0.01)
-        if any(each["histograms"]["serve_app_batch_rows"] for each in snapshots(tmp_path)):
+        if any(each["histograms"]["serve_app_batch_size"] for each in snapshots(tmp_path)):
             break
     else:
         pytest.fail("nothing was written")
