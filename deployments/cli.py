@@ -155,7 +155,10 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 failed and undone, 64 wrong usage, 130 interrupted."""
+    """Entry point: exit code 0 done, 1 failed and undone, 64 wrong usage, 130 interrupted.
+
+    Typer itself turns an interrupt into 130.
+    """
     try:
         app()
     except SystemExit as error:
@@ -163,9 +166,6 @@ def main() -> None:
     except (OperatorError, OSError) as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain("Interrupted. What was begun has been undone.")
-        sys.exit(130)
 
 
 if __name__ == "__main__":
