@@ -59,6 +59,10 @@ class InferenceBatch(NamedTuple):
     request_ids: tuple[str, ...]
     slice_rows: int = 0
     """Compute at most this many rows at a time; 0: everything at once."""
+    backlog: int = 0
+    """Rows for the same version that wait in the sending ingress; what autoscaling looks at."""
+    traceparents: tuple[str, ...] = ()
+    """W3C trace context of each member, empty where it has none; () when none has any."""
 
 
 class Failure(NamedTuple):
@@ -78,3 +82,10 @@ class BatchResult(NamedTuple):
     failures: Mapping[int, Failure]
     """Member index -> why it failed; its rows are missing from `outputs`."""
     compute_s: float
+    """Seconds that the model took."""
+    transport: str = ""
+    """Which way the batch took: `direct` or `handle`."""
+    tokens: int = 0
+    """Positions that a text model computed, padding included; 0: the model does not say."""
+    padding: int = 0
+    """How many of them were padding."""

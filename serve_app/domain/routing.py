@@ -10,7 +10,7 @@ from binascii import crc32
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +47,19 @@ class BatchingPolicy(BaseModel):
     )
 
 
+class Endpoint(NamedTuple):
+    """Where one replica listens for batches on the direct channel."""
+
+    node: str
+    """The node that it runs on: only ingresses there can reach it."""
+    path: str
+    """Of its Unix socket."""
+    replica: str
+    """Identity of the replica, which the channel's greeting repeats."""
+    capacity: int
+    """Batches that it works on at a time, all ingresses together."""
+
+
 @dataclass(frozen=True, slots=True)
 class VersionRoute:
     """One version as an ingress sees it."""
@@ -60,6 +73,8 @@ class VersionRoute:
     """Replicas that are ready; 0 means that no request may be sent there."""
     idempotent: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
+    endpoints: tuple[Endpoint, ...] = ()
+    """Direct channels of the replicas that have announced one; the others are reached by handle."""
 
 
 @dataclass(frozen=True)

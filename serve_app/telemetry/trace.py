@@ -23,6 +23,8 @@ class RequestTrace:
         "request_id",
         "rows",
         "started",
+        "traceparent",
+        "transport",
         "version",
     )
 
@@ -37,3 +39,5 @@ class RequestTrace:
         self.queue_s = 0.0
         self.compute_s = 0.0
         self.batch_rows = 0
+        self.transport = ""
+        self.traceparent = ""
