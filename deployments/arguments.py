@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from serve_app.config.cluster import LogConfig
+from serve_app.config.cluster import LogConfig, Transport
 from serve_app.config.ingress import IngressConfig
 from serve_app.config.listener import GrpcConfig, HttpConfig, MetricsConfig
 from serve_app.config.model import (
@@ -35,12 +35,19 @@ class GatewayArguments(Schema):
     log: LogConfig
     home: str
     status_poll_s: float
+    transport: Transport
 
 
 class RouterSettings(Schema):
     """The live part of ModelRouter: changed in place, no replica restarts."""
 
     models: Mapping[Name, ModelConfig] = Field(default_factory=dict)
+
+
+class ReplicaSettings(Schema):
+    """The live part of ModelReplica: changed in place, no replica restarts."""
+
+    slots: int = 1
 
 
 class ReplicaArguments(Schema):

@@ -25,6 +25,7 @@ from serve_app.errors import (
 
 logger = logging.getLogger(__name__)
 
+TRANSPORT = "handle"
 LOOK_UPS = 40
 LOOK_UP_PAUSE_S = 0.25
 
@@ -76,7 +77,7 @@ class HandleGateway:
         try:
             async with asyncio.timeout(timeout_s):
                 result: BatchResult = await response
-                return result
+                return result._replace(transport=TRANSPORT)
         except TimeoutError as error:
             response.cancel()  # type: ignore[no-untyped-call]
             raise DeadlineExceeded("the deadline of the request passed") from error

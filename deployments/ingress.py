@@ -9,11 +9,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arguments import GatewayArguments
 from deployments.gateway import HandleGateway
 from deployments.process import set_up
+from serve_app.channel.gateway import DirectGateway
 from serve_app.dataplane import DataPlane
 from serve_app.domain.routing import RouteTable
 from serve_app.grpc.listener import GrpcListener
@@ -27,6 +29,10 @@ FIRST_TABLE_S = 20.0
 """How long a new ingress waits for its first route table before it opens the ports all the same."""
 
 
+CONNECT_S = 1.0
+"""How long a new route table waits for connections to replicas that it names first."""
+
+
 class Ingress:
     """One process of the data path. Several per node share the ports (SO_REUSEPORT)."""
 
@@ -35,12 +41,17 @@ class Ingress:
         self._arguments = arguments
         self._router = router
         set_up(arguments.log, arguments.home, "ingress")
-        self._gateway = HandleGateway()
         self._recorder = Recorder(
             arguments.metrics, arguments.log, Path(arguments.home) / "metrics"
         )
+        self._handles = HandleGateway()
+        self._channels: DirectGateway | None = None
+        if arguments.transport == "auto":
+            node = ray.get_runtime_context().get_node_id()
+            self._channels = DirectGateway(self._handles, node)
         limits = arguments.ingress.limits
-        self._dataplane = DataPlane(self._gateway, limits, self._recorder.observe_batch)
+        gateway = self._channels or self._handles
+        self._dataplane = DataPlane(gateway, limits, self._recorder.observe_batch)
         app = create_app(self._dataplane, arguments.http, limits, self._recorder)
         self._http = HttpListener(app, arguments.http)
         self._metrics: HttpListener | None = None
@@ -75,20 +86,23 @@ class Ingress:
                         self._dataplane.table.revision, poll_s
                     )
                 if table is not None and table.revision > self._dataplane.table.revision:
-                    routes = [
-                        route
-                        for model in table.models.values()
-                        for route in model.versions.values()
-                    ]
-                    await self._gateway.prepare(route.key for route in routes if route.replicas)
-                    self._dataplane.update(table)
-                    self._gateway.forget({route.key for route in routes})
+                    await self._take(table)
                     self._has_table.set()
                 backoff_s = 0.1
             except Exception:
                 logger.warning("no route table", extra={"action": "follow"}, exc_info=True)
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
                 backoff_s = min(backoff_s * 2, 5.0)
+
+    async def _take(self, table: RouteTable) -> None:
+        """Makes the ways to the replicas ready, then switches the data plane over."""
+        routes = [route for model in table.models.values() for route in model.versions.values()]
+        await self._handles.prepare(route.key for route in routes if route.replicas)
+        if self._channels is not None:
+            self._channels.follow(routes, table.ingresses)
+            await self._channels.ready(CONNECT_S)
+        self._dataplane.update(table)
+        self._handles.forget({route.key for route in routes})
 
     async def check_health(self) -> None:
         """Fails when the follower has ended or the listener is gone; asks nobody else."""
@@ -113,4 +127,6 @@ class Ingress:
                 logger.error("drain failed", extra={"action": "drain"}, exc_info=outcome)
         self._dataplane.draining = True
         follower.cancel()
+        if self._channels is not None:
+            await self._channels.close()
         await self._recorder.close()

@@ -6,7 +6,12 @@ from typing import Any
 
 import yaml
 
-from deployments.arguments import GatewayArguments, ReplicaArguments, RouterSettings
+from deployments.arguments import (
+    GatewayArguments,
+    ReplicaArguments,
+    ReplicaSettings,
+    RouterSettings,
+)
 from deployments.naming import GATEWAY, INGRESS, REPLICA, ROUTER, application_name
 from deployments.options import (
     CONTROLLER_ENVIRONMENT,
@@ -72,6 +77,7 @@ def _gateway(config: Config, home: str, runtime_env: Document) -> Document:
         log=config.log,
         home=home,
         status_poll_s=config.cluster.status_poll_s,
+        transport=config.cluster.transport,
     )
     settings = RouterSettings(models=config.models)
     return {
@@ -113,5 +119,13 @@ def _version(config: Config, key: VersionKey, home: str, runtime_env: Document) 
         "import_path": "deployments.app:build_model",
         "runtime_env": runtime_env,
         "args": arguments.model_dump(mode="json", by_alias=True),
-        "deployments": [{"name": REPLICA, **replica_options(settings)}],
+        "deployments": [
+            {
+                "name": REPLICA,
+                **replica_options(settings),
+                "user_config": ReplicaSettings(
+                    slots=settings.batching.slots_per_replica
+                ).model_dump(),
+            }
+        ],
     }

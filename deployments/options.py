@@ -85,9 +85,10 @@ def replica_options(settings: VersionConfig) -> dict[str, Any]:
             "max_replicas": replicas.max,
             "target_ongoing_requests": replicas.target_ongoing,
             "metrics_interval_s": 1.0,
-            "look_back_period_s": 5.0,
-            "upscale_delay_s": 2.0,
-            "downscale_delay_s": 60.0,
+            "look_back_period_s": 3.0,
+            "upscale_delay_s": replicas.upscale_delay_s,
+            "downscale_delay_s": replicas.downscale_delay_s,
+            "policy": {"policy_function": "deployments.scaling:batches_in_work"},
         }
     else:
         options["num_replicas"] = replicas.min

@@ -6,14 +6,17 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 
-from deployments.arguments import ReplicaArguments
+from deployments import scaling
+from deployments.announcer import Announcer
+from deployments.arguments import ReplicaArguments, ReplicaSettings
 from deployments.process import set_up
 from serve_app.artifacts.fetch import fetch_artifact
 from serve_app.config.model import ResourcesConfig
-from serve_app.domain.inference import BatchResult, InferenceBatch
+from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.predictors.host import PredictorHost
 from serve_app.predictors.predictor import LoadContext
 
@@ -33,6 +36,9 @@ class ModelReplica:
     # Serve awaits an asynchronous constructor.
     async def __init__(self, arguments: ReplicaArguments) -> None:  # type: ignore[misc]
         self._host: PredictorHost | None = None
+        self._announcer: Announcer | None = None
+        self._slots = 1
+        self._drain_s = arguments.timeouts.drain_s
         set_up(arguments.log, arguments.home, f"{arguments.model}@{arguments.version}")
         self._stuck_after_s = arguments.timeouts.request_s * STUCK_FACTOR
         async with asyncio.timeout(arguments.timeouts.load_s):
@@ -50,7 +56,15 @@ class ModelReplica:
             host = PredictorHost(f"{arguments.model}@{arguments.version}")
             await asyncio.to_thread(host.load, arguments.predictor, context, arguments.warm_up)
         self._host = host
+        key = VersionKey(arguments.model, arguments.version)
+        self._announcer = Announcer(key, host, self._slots)
         logger.info("ready", extra={"action": "load", "model": arguments.model})
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Takes new settings in place (Serve's `user_config`)."""
+        self._slots = ReplicaSettings.model_validate(user_config).slots
+        if self._announcer is not None:
+            self._announcer.follow(self._slots)
 
     async def predict(self, batch: InferenceBatch) -> BatchResult:
         """Computes one batch; failures of single members stand in the result."""
@@ -67,8 +81,23 @@ class ModelReplica:
         if self._host is not None and self._host.stuck_for_s() > self._stuck_after_s:
             raise RuntimeError(f"a computation has run for more than {self._stuck_after_s:.0f} s")
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `deployments.scaling` decides by, averaged since the last call."""
+        if self._host is None:
+            return {}
+        load = self._host.meter.sample()
+        return {
+            scaling.ONGOING: load.ongoing,
+            scaling.BACKLOG: load.backlog,
+            scaling.UTILISATION: load.utilisation,
+            scaling.QUEUE_DELAY_MS: load.queue_delay_s * 1000.0,
+        }
+
     async def __del__(self) -> None:
-        """Serve awaits this once after the last request, also on a half-built replica."""
+        """Serve awaits this once after the last handle call, also on a half-built replica."""
+        announcer = getattr(self, "_announcer", None)
+        if announcer is not None:
+            await announcer.close(self._drain_s)
         host = getattr(self, "_host", None)
         if host is not None:
             await asyncio.to_thread(host.close)

@@ -6,6 +6,7 @@ It is never on the way of a request: each ingress long-polls it and chooses in i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -17,15 +18,25 @@ from ray.serve._private.common import ReplicaState
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from deployments.arguments import GatewayArguments, RouterSettings
+from deployments.endpoints import EndpointLeases, Endpoints
 from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
 from deployments.process import set_up
 from serve_app.config.model import ModelConfig
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import EMPTY_TABLE, ModelRoute, RouteTable, VersionRoute
+from serve_app.domain.routing import (
+    EMPTY_TABLE,
+    Endpoint,
+    ModelRoute,
+    RouteTable,
+    VersionRoute,
+)
 
 logger = logging.getLogger(__name__)
 
 FACTS_TIMEOUT_S = 5.0
+UNREST_S = 10.0
+CALM_FACTOR = 5.0
+"""Replicas are looked at so much more rarely when nothing has changed for `UNREST_S`."""
 
 Counts = Mapping[tuple[str, str], int]
 """Running replicas by (application, deployment)."""
@@ -40,13 +51,18 @@ class ModelRouter:
         self._settings = RouterSettings()
         self._counts: Counts = {}
         self._facts: dict[VersionKey, Mapping[str, str]] = {}
+        self._leases = EndpointLeases()
         self._table = EMPTY_TABLE
         self._changed = asyncio.Event()
+        self._changed_at = time.monotonic()
+        self._stirred = asyncio.Event()
+        """Set when something has happened that Serve's status will show soon."""
         self._watcher: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Takes new releases in place (Serve's `user_config`)."""
         self._settings = RouterSettings.model_validate(user_config)
+        self._stirred.set()
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
 
@@ -64,23 +80,45 @@ class ModelRouter:
                 return None
         return self._table
 
+    async def announce(self, key: VersionKey, endpoint: Endpoint) -> None:
+        """A replica listens on a direct channel; it says so again and again while it does."""
+        if self._leases.announce(key, endpoint, time.monotonic()):
+            self._stir()
+
+    async def withdraw(self, replica: str) -> None:
+        """A replica drains its direct channel."""
+        if self._leases.withdraw(replica):
+            self._stir()
+
     async def check_health(self) -> None:
         """Fails when the watcher has ended; a slow or absent controller is not a fault of ours."""
         if self._watcher is not None and self._watcher.done():
             raise RuntimeError("the watcher of replica states has ended")
 
     async def _watch(self) -> None:
+        status: ServeStatus | None = None
         while True:
+            self._stirred.clear()
             try:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
                 if self._table.revision or not building(status):
                     await self._learn_facts()
-                    models = self._settings.models
-                    self._publish(compile_table(models, self._counts, self._facts))
+                    self._compile()
             except Exception:
                 logger.exception("cannot follow the replicas", extra={"action": "watch"})
-            await asyncio.sleep(self._poll_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), self._pause_s(status))
+
+    def _pause_s(self, status: ServeStatus | None) -> float:
+        """How long to wait with the next look: it costs the controller and us some milliseconds.
+
+        A replica that comes or goes says so itself; one that dies is noticed by the ingresses.
+        """
+        if status is None or not settled(status):
+            return self._poll_s
+        quiet_s = time.monotonic() - self._changed_at
+        return self._poll_s if quiet_s < UNREST_S else CALM_FACTOR * self._poll_s
 
     async def _learn_facts(self) -> None:
         """Asks each version that has become ready once what it knows about itself."""
@@ -105,6 +143,16 @@ class ModelRouter:
         except Exception:
             logger.exception("no facts", extra={"action": "describe", **key._asdict()})
 
+    def _stir(self) -> None:
+        self._changed_at = time.monotonic()
+        self._stirred.set()
+        if self._table.revision:
+            self._compile()
+
+    def _compile(self) -> None:
+        endpoints = self._leases.current(time.monotonic())
+        self._publish(compile_table(self._settings.models, self._counts, self._facts, endpoints))
+
     def _publish(self, table: RouteTable) -> None:
         if dataclasses.replace(table, revision=self._table.revision) == self._table:
             return
@@ -114,6 +162,7 @@ class ModelRouter:
         logger.info("table published", extra={"action": "publish", "revision": revision})
         self._changed.set()
         self._changed = asyncio.Event()
+        self._changed_at = time.monotonic()
 
 
 def building(status: ServeStatus) -> set[str]:
@@ -126,6 +175,13 @@ def building(status: ServeStatus) -> set[str]:
         for name, details in status.applications.items()
         if details.status == ApplicationStatus.DEPLOYING and not details.deployments
     }
+
+
+def settled(status: ServeStatus) -> bool:
+    """Whether Serve is done with everything that it was asked for."""
+    return all(
+        details.status == ApplicationStatus.RUNNING for details in status.applications.values()
+    )
 
 
 def running_replicas(status: ServeStatus, before: Counts) -> Counts:
@@ -147,11 +203,15 @@ def compile_table(
     models: Mapping[str, ModelConfig],
     counts: Counts,
     facts: Mapping[VersionKey, Mapping[str, str]],
+    endpoints: Endpoints | None = None,
 ) -> RouteTable:
     """The route table for these models and replica counts, without a revision. Pure."""
     return RouteTable(
         revision=0,
-        models={name: _model_route(name, model, counts, facts) for name, model in models.items()},
+        models={
+            name: _model_route(name, model, counts, facts, endpoints or {})
+            for name, model in models.items()
+        },
         ingresses=max(1, counts.get((GATEWAY, INGRESS), 0)),
     )
 
@@ -161,6 +221,7 @@ def _model_route(
     model: ModelConfig,
     counts: Counts,
     facts: Mapping[VersionKey, Mapping[str, str]],
+    endpoints: Endpoints,
 ) -> ModelRoute:
     versions = {}
     for version, settings in model.versions.items():
@@ -175,6 +236,7 @@ def _model_route(
             replicas=counts.get((application, REPLICA), 0),
             idempotent=settings.idempotent,
             metadata={**settings.metadata, **facts.get(key, {})},
+            endpoints=endpoints.get(key, ()),
         )
     return ModelRoute(
         name=name,

@@ -16,6 +16,9 @@ def _known_database(url: str) -> str:
     return url
 
 
+Transport = Literal["auto", "handle"]
+
+
 class ClusterConfig(Schema):
     """The Ray cluster: started on this machine, or joined."""
 
@@ -29,7 +32,16 @@ class ClusterConfig(Schema):
     object_store_mib: int = Field(256, ge=80, description="shared memory for Ray's object store")
     ready_timeout_s: float = Field(180.0, gt=0, description="`up` gives up after this long")
     router_num_cpus: float = Field(0.1, ge=0, description="that Ray reserves for ModelRouter")
-    status_poll_s: float = Field(1.0, gt=0, description="how often ModelRouter looks at replicas")
+    transport: Transport = Field(
+        "auto",
+        description="batches to replicas on the ingress' own node: auto takes their direct channel "
+        "where there is one, handle always Serve's handle",
+    )
+    status_poll_s: float = Field(
+        1.0,
+        gt=0,
+        description="how often ModelRouter looks at replicas; a fifth as often in calm times",
+    )
 
 
 class DatabaseConfig(Schema):

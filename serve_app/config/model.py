@@ -74,6 +74,12 @@ class ReplicasConfig(Schema):
     target_ongoing: float = Field(
         1.5, gt=0, description="batches in work per replica at which another one is started"
     )
+    upscale_delay_s: float = Field(
+        2.0, ge=0, description="load must last this long before replicas are added"
+    )
+    downscale_delay_s: float = Field(
+        60.0, ge=0, description="quiet must last this long before replicas are removed"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Job = Callable[[], None]
+Handler = Callable[[int], None]
+"""Told the events (`select.EPOLLIN` and so on) of a descriptor."""
 
 
 class ComputeThread:
@@ -20,11 +26,20 @@ class ComputeThread:
 
     Not a ThreadPoolExecutor: its threads are joined when the interpreter exits, so a model that
     hangs would keep the process alive. This one is a daemon. It also costs less per call.
+
+    Between two calls it looks after file descriptors (`watch`), so that work which arrives on a
+    socket reaches the model without waking a second thread: a hand-over between threads costs more
+    than a small model.
     """
 
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: deque[Job] = deque()
         self._busy_since: float | None = None
+        self._ended = False
+        self._poll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._handlers: dict[int, Handler] = {self._wake: lambda _: self._woken()}
+        self._poll.register(self._wake, select.EPOLLIN)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -48,7 +63,7 @@ class ComputeThread:
                 else:
                     loop.call_soon_threadsafe(_resolve, future, outcome)
 
-        self._jobs.put(job)
+        self._put(job)
         return await future
 
     def run_blocking(
@@ -63,7 +78,7 @@ class ComputeThread:
             except BaseException as exc:
                 future.set_exception(exc)
 
-        self._jobs.put(job)
+        self._put(job)
         return future.result(timeout_s)
 
     def busy_for_s(self) -> float:
@@ -77,16 +92,53 @@ class ComputeThread:
 
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread after the calls already queued; False if it is still busy by then."""
-        self._jobs.put(None)
+        self._put(self._end)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    # From the thread itself
+
+    def enqueue(self, job: Job) -> None:
+        """Adds a call from a handler; it must not raise."""
+        self._jobs.append(job)
+
+    def watch(self, descriptor: int, handler: Handler) -> None:
+        """Calls `handler` between two calls whenever the descriptor can be read."""
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def watch_writing(self, descriptor: int, *, wanted: bool) -> None:
+        """Whether its handler is to be told when the descriptor can be written, too."""
+        self._poll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def unwatch(self, descriptor: int) -> None:
+        """Ends `watch`; call it before the descriptor is closed."""
+        del self._handlers[descriptor]
+        self._poll.unregister(descriptor)
+
+    def _put(self, job: Job) -> None:
+        self._jobs.append(job)
+        os.eventfd_write(self._wake, 1)
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake)
+
+    def _end(self) -> None:
+        self._ended = True
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._busy_since = time.monotonic()
-            job()
-            self._busy_since = None
-            del job  # else the inputs of the last batch stay in memory until the next one
+        jobs, poll, handlers = self._jobs, self._poll.poll, self._handlers
+        while not self._ended:
+            for descriptor, events in poll(0 if jobs else -1):
+                handler = handlers.get(descriptor)
+                if handler is not None:  # else an earlier handler of this round has ended it
+                    handler(events)
+            if jobs:
+                job = jobs.popleft()
+                self._busy_since = time.monotonic()
+                job()
+                self._busy_since = None
+                del job  # else the inputs of the last batch stay in memory until the next one
 
 
 def _resolve(future: asyncio.Future[T], outcome: T) -> None:

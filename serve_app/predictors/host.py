@@ -11,6 +11,7 @@ from serve_app.config.model import PredictorConfig
 from serve_app.domain.inference import BatchResult, Failure, InferenceBatch
 from serve_app.domain.tensor import Array
 from serve_app.errors import ArtifactError, ModelFailed, NotReady, PredictorError
+from serve_app.load_meter import LoadMeter
 from serve_app.predictors.build import build_predictor
 from serve_app.predictors.compute_thread import ComputeThread
 from serve_app.predictors.isolation import compute_isolated
@@ -30,6 +31,7 @@ class PredictorHost:
     def __init__(self, name: str) -> None:
         self._name = name
         self._thread = ComputeThread(f"compute-{name}")
+        self.meter = LoadMeter()
         self._predictor: Predictor | None = None
         self._context: LoadContext | None = None
         self._batchable = True
@@ -72,7 +74,28 @@ class PredictorHost:
         """
         if self._predictor is None or self._closed:
             raise NotReady(f"{self._name} is not loaded")
-        return await self._thread.run(self._compute, batch, time.monotonic())
+        self.meter.arrived(None, sum(batch.rows), batch.backlog)
+        try:
+            return await self._thread.run(self.compute, batch, time.monotonic())
+        finally:
+            self.meter.left()
+
+    def compute(self, batch: InferenceBatch, received: float) -> BatchResult:
+        """What `run` does, for the compute thread itself.
+
+        Args:
+            batch: the members.
+            received: the `time.monotonic()` from which their budgets count.
+        """
+        queued_s = time.monotonic() - received
+        result = self._compute(batch, received)
+        self.meter.computed(queued_s, result.compute_s)
+        return result
+
+    @property
+    def worker(self) -> ComputeThread:
+        """The thread that computes, for the direct channel."""
+        return self._thread
 
     def stuck_for_s(self) -> float:
         """How long the current step of a computation has been running; 0.0 when idle."""

@@ -1,0 +1,352 @@
+"""The frames of the direct channel: typed headers and raw tensors, no pickle.
+
+A frame is, in little-endian order::
+
+    2 bytes  magic "SA"
+    1 byte   version of the protocol
+    1 byte   kind
+    4 bytes  number of the call that it belongs to; 0: none
+    4 bytes  H, length of the header
+    4 bytes  P, length of the payload
+    H bytes  header: a MessagePack array, one type per kind
+    0 to 15  zero bytes, up to a multiple of 16 from the frame's beginning
+    P bytes  payload: the tensors, each followed by zero bytes up to a multiple of 16; that of a
+             large call is in shared memory instead
+
+A tensor is its elements, little-endian and row-major; one of BYTES has before each element its
+length in 32 bits. Both sides check every number before they use it: whatever arrives, the answer is
+a value of these types or a `FrameError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from enum import IntEnum
+from struct import Struct as Layout
+from time import monotonic
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from serve_app.channel.segment import SHARED_FROM, Segment, SegmentMaps, SegmentPool, SegmentRef
+from serve_app.domain.inference import BatchResult, Failure, InferenceBatch
+from serve_app.domain.raw_tensor import Buffer, datatype_of, element_count, from_raw, to_raw
+from serve_app.domain.tensor import DTYPES, Array
+from serve_app.errors import ServeAppError
+
+MAGIC = b"SA"
+VERSION = 1
+MAX_FRAME_BYTES = 1 << 30
+"""No batch comes near: the caps on bodies and on rows are far below."""
+
+PREFIX = Layout("<2sBBIII")
+ALIGNMENT = 16
+_MAX_DIMS = 32
+_LONGEST_AGE_S = 3600.0
+_JOIN_BELOW = 64 * 1024
+"""Smaller frames are joined: one copy costs less than a vector of buffers."""
+_ZEROS = bytes(ALIGNMENT)
+
+T = TypeVar("T")
+
+
+class FrameError(Exception):
+    """The bytes are not what this protocol sends; whoever sent them is not to be trusted."""
+
+
+class Kind(IntEnum):
+    """What a frame says. The replica's side speaks first, with a GREETING."""
+
+    GREETING = 1
+    CALL = 2
+    """One batch; answered by exactly one RESULT or FAILURE, also when it was cancelled."""
+    RESULT = 3
+    FAILURE = 4
+    """The call as a whole has failed."""
+    CANCEL = 5
+    """Nobody wants the call's result any more."""
+    DRAINING = 6
+    """The replica goes away: no more calls, those under way will be answered."""
+    BEAT = 7
+    """The replica's process is alive."""
+
+
+class Header(msgspec.Struct, array_like=True, gc=False):
+    """A header is an array of its fields; a peer of another version is refused by the prefix."""
+
+
+class Greeting(Header):
+    """Who listens."""
+
+    replica: str
+    shares_memory: bool
+    """Whether it can read segments of the ingress that it greets."""
+
+
+class TensorHeader(Header):
+    """One tensor of the payload, in its order there."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int
+    """In bytes, without padding."""
+
+
+class CallHeader(Header):
+    """An `InferenceBatch` without its tensors."""
+
+    sent_at: float
+    """`time.monotonic()` of the node when the budgets were counted."""
+    rows: tuple[int, ...]
+    budgets_s: tuple[float, ...]
+    request_ids: tuple[str, ...]
+    traceparents: tuple[str, ...]
+    slice_rows: int
+    backlog: int
+    tensors: tuple[TensorHeader, ...]
+    segment: SegmentRef | None
+    """Where the payload is, if it does not follow the header."""
+
+
+class MemberFailure(Header):
+    """A `Failure` and whose it is."""
+
+    member: int
+    code: str
+    detail: str
+    field: str | None
+
+
+class ResultHeader(Header):
+    """A `BatchResult` without its tensors."""
+
+    compute_s: float
+    tokens: int
+    padding: int
+    failures: tuple[MemberFailure, ...]
+    tensors: tuple[TensorHeader, ...]
+
+
+class FailureHeader(Header):
+    """Why a call failed; `code` is the code of an error class."""
+
+    code: str
+    detail: str
+
+
+class Frame(NamedTuple):
+    """One frame as it arrived."""
+
+    kind: Kind
+    call: int
+    header: memoryview
+    payload: memoryview
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_GREETING = msgspec.msgpack.Decoder(Greeting)
+_CALL = msgspec.msgpack.Decoder(CallHeader)
+_RESULT = msgspec.msgpack.Decoder(ResultHeader)
+_FAILURE = msgspec.msgpack.Decoder(FailureHeader)
+
+
+# Writing
+
+
+def greeting_frame(replica: str, *, shares_memory: bool) -> list[Buffer]:
+    """The first frame on a connection."""
+    return _frame(Kind.GREETING, 0, _encode(Greeting(replica, shares_memory)))
+
+
+def call_frame(
+    call: int, batch: InferenceBatch, sent_at: float, pool: SegmentPool | None = None
+) -> tuple[list[Buffer], Segment | None]:
+    """A batch; returns the buffers to write one after the other.
+
+    Args:
+        call: its number.
+        batch: the members.
+        sent_at: from when their budgets count.
+        pool: where a large payload may go; the segment that it took is returned, too, and is to
+            be given back when the call has been answered.
+    """
+    tensors, payload, size = _tensors(batch.inputs)
+    segment = None
+    if pool is not None and size >= SHARED_FROM:
+        with suppress(OSError):  # no memory, or no descriptor: then inline
+            segment = pool.take(size)
+    if segment is not None:
+        _fill(segment.view, payload)
+        payload, size = [], 0
+    header = CallHeader(
+        sent_at,
+        batch.rows,
+        batch.budgets_s,
+        batch.request_ids,
+        batch.traceparents,
+        batch.slice_rows,
+        batch.backlog,
+        tensors,
+        None if segment is None else segment.ref,
+    )
+    return _frame(Kind.CALL, call, _encode(header), payload, size), segment
+
+
+def result_frame(call: int, result: BatchResult) -> list[Buffer]:
+    """The answer to a call."""
+    tensors, payload, size = _tensors(result.outputs)
+    failures = tuple(
+        [MemberFailure(member, *failure) for member, failure in result.failures.items()]
+    )
+    header = ResultHeader(result.compute_s, result.tokens, result.padding, failures, tensors)
+    return _frame(Kind.RESULT, call, _encode(header), payload, size)
+
+
+def failure_frame(call: int, error: ServeAppError) -> list[Buffer]:
+    """The answer to a call that failed as a whole."""
+    return _frame(Kind.FAILURE, call, _encode(FailureHeader(error.code, str(error))))
+
+
+def bare_frame(kind: Kind, call: int = 0) -> bytes:
+    """A frame without header and payload: CANCEL, DRAINING, BEAT."""
+    return PREFIX.pack(MAGIC, VERSION, kind, call, 0, 0)
+
+
+def _frame(
+    kind: Kind, call: int, header: bytes, payload: Sequence[Buffer] = (), size: int = 0
+) -> list[Buffer]:
+    prefix = PREFIX.pack(MAGIC, VERSION, kind, call, len(header), size)
+    parts: list[Buffer] = [prefix, header, _ZEROS[: -len(header) % ALIGNMENT], *payload]
+    return [b"".join(parts)] if size < _JOIN_BELOW else parts
+
+
+def _fill(view: memoryview, payload: Sequence[Buffer]) -> None:
+    start = 0
+    for part in payload:
+        stop = start + len(part)
+        view[start:stop] = part
+        start = stop
+
+
+def _tensors(
+    arrays: Mapping[str, Array],
+) -> tuple[tuple[TensorHeader, ...], list[Buffer], int]:
+    """Headers, payload and the payload's length."""
+    headers: list[TensorHeader] = []
+    payload: list[Buffer] = []
+    total = 0
+    for name, array in arrays.items():
+        raw = to_raw(array)
+        size = len(raw)
+        headers.append(TensorHeader(name, datatype_of(name, array), array.shape, size))
+        padding = -size % ALIGNMENT
+        payload.append(raw)
+        if padding:
+            payload.append(_ZEROS[:padding])
+        total += size + padding
+    return tuple(headers), payload, total
+
+
+# Reading
+
+
+def read_greeting(frame: Frame) -> Greeting:
+    """Raises FrameError for anything but a greeting."""
+    if frame.kind is not Kind.GREETING:
+        raise FrameError("a replica begins with a greeting")
+    return _decoded(_GREETING, frame)
+
+
+def read_call(frame: Frame, maps: SegmentMaps | None = None) -> tuple[InferenceBatch, float]:
+    """The batch, and the `time.monotonic()` from which its budgets count.
+
+    Args:
+        frame: of kind CALL.
+        maps: the sender's segments.
+
+    Raises:
+        FrameError: the frame contradicts itself.
+        OSError: its segment cannot be read.
+    """
+    header = _decoded(_CALL, frame)
+    members = len(header.rows)
+    if not (members == len(header.budgets_s) == len(header.request_ids)) or not members:
+        raise FrameError("rows, budgets and request ids must be equally many, and at least one")
+    if len(header.traceparents) not in (0, members):
+        raise FrameError("trace contexts must be as many as members, or none")
+    if min(header.rows) < 0 or header.slice_rows < 0 or header.backlog < 0:
+        raise FrameError("rows cannot be negative")
+    payload = frame.payload
+    if header.segment is not None:
+        if maps is None or payload:
+            raise FrameError("a segment cannot be read here, or not beside a payload")
+        size = sum([each.size + -each.size % ALIGNMENT for each in header.tensors])
+        payload = maps.view(header.segment)[: max(size, 0)]
+    inputs = _arrays(header.tensors, payload)
+    batch = InferenceBatch(
+        inputs,
+        header.rows,
+        header.budgets_s,
+        header.request_ids,
+        header.slice_rows,
+        header.backlog,
+        header.traceparents,
+    )
+    now = monotonic()
+    return batch, header.sent_at if 0.0 <= now - header.sent_at < _LONGEST_AGE_S else now
+
+
+def read_result(frame: Frame, transport: str) -> BatchResult:
+    """The answer to a call.
+
+    Args:
+        frame: of kind RESULT.
+        transport: what the result says about the way it took.
+
+    Raises:
+        FrameError: the frame contradicts itself.
+    """
+    header = _decoded(_RESULT, frame)
+    return BatchResult(
+        _arrays(header.tensors, frame.payload),
+        {each.member: Failure(each.code, each.detail, each.field) for each in header.failures},
+        header.compute_s,
+        transport,
+        header.tokens,
+        header.padding,
+    )
+
+
+def read_failure(frame: Frame) -> FailureHeader:
+    """Why a call failed; raises FrameError."""
+    return _decoded(_FAILURE, frame)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], frame: Frame) -> T:
+    try:
+        return decoder.decode(frame.header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise FrameError(f"the header of a {frame.kind.name} cannot be read: {exc}") from exc
+
+
+def _arrays(tensors: tuple[TensorHeader, ...], payload: memoryview) -> dict[str, Array]:
+    """The tensors of a payload as read-only views into it."""
+    arrays: dict[str, Array] = {}
+    start = 0
+    for tensor in tensors:
+        size = tensor.size
+        if tensor.datatype not in DTYPES or size < 0 or start + size > len(payload):
+            raise FrameError(f"tensor {tensor.name!r} is of no known type, or longer than its data")
+        try:
+            count = element_count(tensor.shape, _MAX_DIMS, "")
+            arrays[tensor.name] = from_raw(
+                payload, start, size, tensor.datatype, tensor.shape, count, ""
+            )
+        except (ServeAppError, ValueError) as exc:
+            raise FrameError(f"tensor {tensor.name!r}: {exc}") from exc
+        start += size + -size % ALIGNMENT
+    if start != len(payload) or len(arrays) != len(tensors):
+        raise FrameError("the tensors are not the payload")
+    return arrays

@@ -1,0 +1,204 @@
+"""The Gateway over direct channels, with another Gateway for whatever they cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from serve_app.channel.connection import ChannelConnection
+from serve_app.channel.frame import FrameError
+from serve_app.channel.server import BEAT_S
+from serve_app.domain.gateway import Gateway
+from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
+from serve_app.domain.routing import Endpoint, VersionRoute
+
+logger = logging.getLogger(__name__)
+
+SILENCE_S = 6 * BEAT_S
+"""A replica that has not been heard for this long, heartbeats included, is taken for dead."""
+_WATCH_S = BEAT_S / 2
+_FIRST_BACKOFF_S = 0.05
+_LAST_BACKOFF_S = 2.0
+
+Fallback = Callable[[VersionKey, str], None]
+"""Told the version and why a batch of it did not take the channel."""
+
+
+class DirectGateway:
+    """Sends each batch over the channel of the least busy replica of this node.
+
+    A batch takes the `fallback` when no channel of its version is usable, or when all are busy and
+    the version has replicas that only the fallback reaches.
+
+    Args:
+        fallback: reaches every replica.
+        node: the node that this ingress runs on; endpoints of other nodes are left out.
+        observe: hears of each batch that takes the fallback.
+    """
+
+    def __init__(self, fallback: Gateway, node: str, observe: Fallback | None = None) -> None:
+        self._fallback = fallback
+        self._node = node
+        self._observe = observe
+        self._pools: dict[VersionKey, _Pool] = {}
+        self._watcher: asyncio.Task[None] | None = None
+
+    def follow(self, routes: Iterable[VersionRoute], ingresses: int) -> None:
+        """Takes over the endpoints of a new route table.
+
+        Connections to endpoints that are gone end when their calls are answered.
+
+        Args:
+            routes: all versions.
+            ingresses: how many processes share the replicas.
+        """
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+        pools = dict(self._pools)
+        self._pools = {}
+        for route in routes:
+            local = [each for each in route.endpoints if each.node == self._node]
+            pool = pools.pop(route.key, None)
+            if pool is None and not local:
+                continue
+            pool = self._pools[route.key] = pool or _Pool(route.key)
+            pool.follow(local, elsewhere=route.replicas > len(local), ingresses=ingresses)
+        for pool in pools.values():
+            pool.follow((), elsewhere=False, ingresses=ingresses)
+
+    async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
+        """See `serve_app.domain.gateway.Gateway`."""
+        pool = self._pools.get(key)
+        connection = pool.choose() if pool is not None else None
+        if connection is not None:
+            return await connection.call(batch, timeout_s)
+        if self._observe is not None:
+            self._observe(key, pool.doubt if pool is not None else "no_endpoint")
+        return await self._fallback.call(key, batch, timeout_s)
+
+    async def ready(self, timeout_s: float) -> None:
+        """Waits until every endpoint has been tried once; for an ingress that starts."""
+        links = [link for pool in self._pools.values() for link in pool.links.values()]
+        waiting = [asyncio.ensure_future(link.tried.wait()) for link in links]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=timeout_s)
+            for each in late:
+                each.cancel()
+
+    async def close(self) -> None:
+        """Ends all connections; calls under way are lost."""
+        tasks = [link.stop() for pool in self._pools.values() for link in pool.links.values()]
+        self._pools = {}
+        if self._watcher is not None:
+            self._watcher.cancel()
+            tasks.append(self._watcher)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        """Ends connections to replicas that have fallen silent, so that their calls are retried."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now = monotonic()
+            for pool in list(self._pools.values()):
+                for link in list(pool.links.values()):
+                    connection = link.connection
+                    if connection is not None and now - connection.heard > SILENCE_S:
+                        logger.warning(
+                            "a replica is silent", extra={"action": "channel", **pool.key._asdict()}
+                        )
+                        link.doubt = "stuck"
+                        connection.abort()
+
+
+class _Pool:
+    """The channels of one version."""
+
+    def __init__(self, key: VersionKey) -> None:
+        self.key = key
+        self.links: dict[Endpoint, _Link] = {}
+        self.doubt = "no_endpoint"
+        """Why `choose` found nothing."""
+        self._elsewhere = False
+        self._ingresses = 1
+
+    def follow(self, endpoints: Iterable[Endpoint], *, elsewhere: bool, ingresses: int) -> None:
+        """Takes over a new set of endpoints.
+
+        Args:
+            endpoints: of this node.
+            elsewhere: whether there are replicas without one of them.
+            ingresses: how many processes share them.
+        """
+        self._elsewhere, self._ingresses = elsewhere, ingresses
+        wanted = set(endpoints)
+        for endpoint in self.links.keys() - wanted:
+            self.links.pop(endpoint).retire()
+        for endpoint in wanted - self.links.keys():
+            self.links[endpoint] = _Link(endpoint)
+
+    def choose(self) -> ChannelConnection | None:
+        """The usable connection with the fewest calls; None: take the fallback."""
+        best: ChannelConnection | None = None
+        doubt = "no_endpoint"
+        for link in self.links.values():
+            connection = link.connection
+            if connection is None or not connection.usable:
+                doubt = link.doubt
+            elif best is None or connection.outstanding < best.outstanding:
+                best = connection
+        if best is None:
+            self.doubt = doubt
+        elif self._elsewhere and best.outstanding >= self._share(best):
+            self.doubt = "busy"
+            return None
+        return best
+
+    def _share(self, connection: ChannelConnection) -> int:
+        """Calls that this ingress may have at a replica without disturbing the others."""
+        return max(1, connection.endpoint.capacity // self._ingresses)
+
+
+class _Link:
+    """Keeps one endpoint connected as long as the route table has it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.connection: ChannelConnection | None = None
+        self.doubt = "connect"
+        """Why there is no connection."""
+        self.tried = asyncio.Event()
+        self._endpoint = endpoint
+        self._task = asyncio.create_task(self._keep())
+
+    def retire(self) -> None:
+        """The endpoint is gone from the table: what is under way may end."""
+        self._task.cancel()
+        if self.connection is not None:
+            self.connection.close()
+
+    def stop(self) -> asyncio.Task[None]:
+        """Ends at once."""
+        self._task.cancel()
+        if self.connection is not None:
+            self.connection.abort()
+        return self._task
+
+    async def _keep(self) -> None:
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            connection = ChannelConnection(self._endpoint)
+            try:
+                await connection.open()
+                self.connection = connection
+                self.tried.set()
+                backoff_s = _FIRST_BACKOFF_S
+                await connection.gone
+                self.connection = None
+            except (OSError, FrameError) as error:
+                self.doubt = "protocol" if isinstance(error, FrameError) else "connect"
+                logger.info("no channel: %r", error, extra={"action": "channel"})
+            self.tried.set()
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
+            backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
