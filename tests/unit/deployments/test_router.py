@@ -18,11 +18,13 @@ from ray.serve.schema import (
     ServeStatus,
 )
 
+from deployments.arguments import RouterSettings
+from deployments.endpoints import EndpointLeases
 from deployments.naming import GATEWAY, INGRESS, REPLICA
 from deployments.router import Counts, ModelRouter, building, compile_table, running_replicas
 from serve_app.config.load import load_config
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import EMPTY_TABLE
+from serve_app.domain.routing import EMPTY_TABLE, Endpoint
 
 MODELS = load_config(["model=[digits]"]).models
 FACTS = {VersionKey("digits", version): {"accuracy": "0.98"} for version in "123"}
@@ -101,3 +103,70 @@ async def test_a_fresh_router_tells_nobody_of_its_empty_table() -> None:
     assert table is not None
     assert table.revision > 7
     assert table.models
+
+
+ENDPOINT = Endpoint("node", "/tmp/a.sock", "replica-a", 2)
+KEY = VersionKey("digits", "2")
+
+
+def running_router() -> ModelRouter:
+    """A router that has published its first table; its watcher does not run."""
+    router = object.__new__(ModelRouter)
+    router._settings = RouterSettings(models=MODELS)
+    router._counts, router._facts = {("digits@2", REPLICA): 1}, {}
+    router._leases = EndpointLeases()
+    router._table = EMPTY_TABLE
+    router._changed, router._stirred = asyncio.Event(), asyncio.Event()
+    router._poll_s, router._changed_at = 1.0, 0.0
+    router._compile()
+    return router
+
+
+def endpoints(router: ModelRouter) -> tuple[Endpoint, ...]:
+    return router._table.models["digits"].versions["2"].endpoints
+
+
+async def test_an_announced_endpoint_is_published_at_once_and_taken_back_at_once() -> None:
+    router = running_router()
+    first = router._table.revision
+    await router.announce(KEY, ENDPOINT)
+    assert endpoints(router) == (ENDPOINT,)
+    second = router._table.revision
+    assert second > first
+    await router.announce(KEY, ENDPOINT)
+    assert router._table.revision == second  # a renewal is no news
+    await router.announce(KEY, ENDPOINT._replace(capacity=4))
+    assert endpoints(router)[0].capacity == 4
+    await router.withdraw("replica-a")
+    assert endpoints(router) == ()
+    await router.withdraw("replica-a")
+
+
+async def test_an_endpoint_of_an_unknown_version_changes_nothing() -> None:
+    router = running_router()
+    before = router._table
+    await router.announce(VersionKey("digits", "77"), ENDPOINT)
+    assert router._table.models == before.models
+
+
+async def test_a_router_without_a_table_remembers_endpoints_and_publishes_nothing() -> None:
+    router = running_router()
+    router._table = EMPTY_TABLE
+    await router.announce(KEY, ENDPOINT)
+    assert router._table is EMPTY_TABLE
+    router._compile()
+    assert endpoints(router) == (ENDPOINT,)
+
+
+async def test_replicas_are_looked_at_rarely_only_while_nothing_changes() -> None:
+    router = running_router()
+    calm = ServeStatus(applications={"a": application(ApplicationStatus.RUNNING, 1)})
+    moving = ServeStatus(applications={"a": application(ApplicationStatus.DEPLOYING, 1)})
+    assert router._pause_s(calm) == 1.0  # the table is new
+    router._changed_at -= 60.0
+    assert router._pause_s(calm) == 5.0
+    assert router._pause_s(moving) == 1.0
+    assert router._pause_s(None) == 1.0  # Serve did not answer
+    await router.announce(KEY, ENDPOINT)
+    assert router._stirred.is_set()
+    assert router._pause_s(calm) == 1.0
