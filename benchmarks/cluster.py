@@ -25,6 +25,10 @@ OBSERVED = ("metrics.enabled=true", "log.level=INFO", "log.access=true")
 """What is measured is what people run: metrics and one log line per request are on."""
 
 
+CONFIGS = ROOT / "benchmarks" / "configs"
+"""Models that exist for benchmarks only."""
+
+
 @contextmanager
 def cluster(
     overrides: Sequence[str], home: Path, probe_path: str, probe: bytes
@@ -32,28 +36,30 @@ def cluster(
     """`serve-app up` with these overrides on free ports, and `serve-app down` at the end.
 
     Args:
-        overrides: for the configuration, such as ``model=[digits]``.
+        overrides: for the configuration, such as ``model=[digits]``; the models in
+            `benchmarks/configs` can be named as well.
         home: its state; made here when it is missing.
         probe_path: where `probe` is posted.
         probe: a request body; its first answer ends the measurement of the start.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve-app.log"
-    chosen, url = ports()
+    chosen, http, grpc = ports()
+    url = f"http://{http}"
+    arguments = ["--config-dir", str(CONFIGS), *OBSERVED, *overrides, *chosen]
     try:
-        start_s = _up([*OBSERVED, *overrides, *chosen], home, log, url + probe_path, probe)
-        yield Running(NAME, url, first_pid(home), log, start_s)
+        start_s = _up(arguments, home, log, url + probe_path, probe)
+        yield Running(NAME, url, first_pid(home), log, start_s, grpc)
     finally:
         _command(["down", "--timeout", "10"], home, log, DOWN_TIMEOUT_S)
 
 
-def ports() -> tuple[list[str], str]:
-    """Overrides that put all listeners on free ports, and the HTTP address."""
+def ports() -> tuple[list[str], str, str]:
+    """Overrides that put all listeners on free ports, and host:port of HTTP and of gRPC."""
     keys = ("http.port", "grpc.port", "metrics.port", "cluster.gcs_port", "cluster.dashboard_port")
     found = free_ports(len(keys))
-    return [f"{key}={port}" for key, port in zip(keys, found, strict=True)], (
-        f"http://127.0.0.1:{found[0]}"
-    )
+    overrides = [f"{key}={port}" for key, port in zip(keys, found, strict=True)]
+    return overrides, f"127.0.0.1:{found[0]}", f"127.0.0.1:{found[1]}"
 
 
 def first_pid(home: Path) -> int:
@@ -74,12 +80,12 @@ def prepare_models(home: Path) -> Path:
     return home / "models" / "digits" / "2" / "model.safetensors"
 
 
-def _up(overrides: Sequence[str], home: Path, log: Path, url: str, probe: bytes) -> float:
+def _up(arguments: Sequence[str], home: Path, log: Path, url: str, probe: bytes) -> float:
     """Runs `up`; returns the seconds from its start to the first answer."""
     clock = _FirstAnswer(url, probe)
     clock.start()
     try:
-        _command(["up", *overrides], home, log, UP_TIMEOUT_S)
+        _command(["up", *arguments], home, log, UP_TIMEOUT_S)
         return clock.wait(10.0)
     finally:
         clock.stop()
@@ -87,7 +93,8 @@ def _up(overrides: Sequence[str], home: Path, log: Path, url: str, probe: bytes)
 
 def _command(arguments: Sequence[str], home: Path, log: Path, timeout_s: float) -> None:
     command = [sys.executable, "-m", "deployments.cli", *arguments]
-    env = environment(SERVE_APP_HOME=str(home))
+    # Replicas inherit the path, on which they find the predictors of `benchmarks`.
+    env = environment(SERVE_APP_HOME=str(home), PYTHONPATH=str(ROOT))
     with log.open("ab") as sink:
         try:
             done = subprocess.run(

@@ -67,7 +67,7 @@ _ROLES = (
     (re.compile(r"/gcs_server( |$)"), "gcs"),
     (re.compile(r"ray-dashboard|dashboard/|ray::DashboardAgent|ray::RuntimeEnvAgent"), "dashboard"),
     (re.compile(r"multiprocessing\.(forkserver|resource_tracker)"), "dashboard"),
-    (re.compile(r"benchmarks\.servers\.bare_uvicorn"), "server"),
+    (re.compile(r"benchmarks\.servers\.bare_"), "server"),
     (re.compile(r"benchmarks\.servers\."), "driver"),
 )
 

@@ -9,7 +9,7 @@ HTTP = "HTTP server and parser"
 DECODE = "codec: decode"
 ENCODE = "codec: encode"
 DATA_PLANE = "data plane and batcher"
-GATEWAY = "gateway, handle, Ray"
+GATEWAY = "gateway: channel or handle, Ray"
 TELEMETRY = "telemetry and logs"
 LOOP = "event loop"
 NATIVE = "native threads (Ray, gRPC)"
@@ -24,8 +24,8 @@ _RULES = tuple(
         (r"^serve_app/http/v\d/tensor_codec\.py:", DECODE),
         (r"^serve_app/http/v\d/\w*(answer|response)\w*\.py:", ENCODE),
         (r"^serve_app/http/v\d/\w*request\w*\.py:", DECODE),
-        (r"^serve_app/(dataplane|batching|domain/routing)\.py:", DATA_PLANE),
-        (r"^deployments/gateway\.py:", GATEWAY),
+        (r"^serve_app/(dataplane|batching|waiting|domain/routing)\.py:", DATA_PLANE),
+        (r"^(deployments/gateway\.py:|serve_app/channel/)", GATEWAY),
         (r"^(ray|grpc|cloudpickle)/", GATEWAY),
         (r"^serve_app/(telemetry/|log\.py:)", TELEMETRY),
         (r"^(logging|pythonjsonlogger|prometheus_client)/", TELEMETRY),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import digits
 from benchmarks.cluster import NAME, cluster, prepare_models
-from benchmarks.measure import Sample, sample, summarize, warm_up
+from benchmarks.comparison import Comparison, Start
+from benchmarks.measure import sample, warm_up
 from benchmarks.running import Running, baseline
 from benchmarks.settings import Settings
 
 RAY_DEFAULTS = "ray-serve-defaults"
 BARE = "bare-uvicorn"
-CONNECTIONS = (1, 16, 64)
+CONNECTIONS = (1, 4, 16, 64, 256)
+RAY_CONNECTIONS = (1, 16, 64)
+"""Of the server that we are not afraid of: it is here for scale, and each figure takes its time."""
 OVERRIDES = (
     "model=[digits]",
     "ingress.replicas=1",
@@ -24,46 +26,46 @@ OVERRIDES = (
     "models.digits.versions.2.replicas.max=1",
 )
 
-Start = Callable[[], AbstractContextManager[Running]]
-
 
 def run(settings: Settings) -> dict[str, Any]:
-    """Measures all servers, one at a time, in an order that rotates with each repeat."""
-    requests = digits.bodies()
+    """Measures all servers, one at a time."""
+    probe = digits.bodies(1)[0]
     with tempfile.TemporaryDirectory(prefix="bench-digits-") as folder:
         home = Path(folder, "home")
         weights = prepare_models(home)
-        servers = _servers(home, weights, Path(folder), requests[0])
-        names = list(servers)
-        samples: dict[str, dict[int, list[Sample]]] = {
-            name: {count: [] for count in CONNECTIONS} for name in names
+
+        def bare(name: str, module: str) -> Start:
+            return lambda: baseline(name, module, weights, Path(folder), probe)
+
+        servers = {
+            NAME: lambda: cluster(OVERRIDES, home, digits.PATH, probe),
+            RAY_DEFAULTS: bare(RAY_DEFAULTS, "ray_serve_default"),
+            BARE: bare(BARE, "bare_uvicorn"),
         }
-        expected = None
-        for repeat in range(settings.repeats):
-            for name in names[repeat % 3 :] + names[: repeat % 3]:
-                settings.tell(f"digits, repeat {repeat + 1} of {settings.repeats}: {name}")
-                with servers[name]() as server:
-                    found = digits.logits(server.url, requests)
-                    expected = found if expected is None else expected
-                    digits.check_same(name, found, expected)
-                    warm_up(server, digits.PATH, requests)
-                    for count in CONNECTIONS:
-                        one = sample(server, digits.PATH, requests, count, settings.seconds)
-                        samples[name][count].append(one)
-    return {
-        "model": "digits version 2, one row of 64 numbers, OIP JSON",
-        "seconds": settings.seconds,
-        "repeats": settings.repeats,
-        "servers": {
-            name: {str(count): summarize(of) for count, of in by_count.items()}
-            for name, by_count in samples.items()
-        },
-    }
+        counts = {name: settings.connections or CONNECTIONS for name in servers}
+        counts[RAY_DEFAULTS] = settings.connections or RAY_CONNECTIONS
+        found = compare("digits", servers, counts, settings)
+    return found.result(model="digits version 2, one row of 64 numbers, OIP JSON")
 
 
-def _servers(home: Path, weights: Path, logs: Path, probe: bytes) -> dict[str, Start]:
-    return {
-        NAME: lambda: cluster(OVERRIDES, home, digits.PATH, probe),
-        RAY_DEFAULTS: lambda: baseline(RAY_DEFAULTS, "ray_serve_default", weights, logs, probe),
-        BARE: lambda: baseline(BARE, "bare_uvicorn", weights, logs, probe),
-    }
+def compare(
+    title: str,
+    servers: Mapping[str, Start],
+    connections: Mapping[str, tuple[int, ...]],
+    settings: Settings,
+) -> Comparison:
+    """Measures servers of digits over OIP JSON, all of which must compute the same."""
+    requests = digits.bodies()
+    comparison = Comparison(title, "connections", settings)
+    answers: list[digits.Array] = []
+
+    def visit(name: str, server: Running, repeat: int) -> None:
+        answers.append(digits.logits(server.url, requests))
+        digits.check_same(name, answers[-1], answers[0])
+        warm_up(server, digits.PATH, requests)
+        for count in connections[name]:
+            one = sample(server, digits.PATH, requests, count, settings.seconds)
+            comparison.add(name, count, one)
+
+    comparison.in_turns(servers, visit)
+    return comparison

@@ -1,79 +1,96 @@
-"""Sentence embeddings: rows computed in groups of similar length, against order of arrival."""
+"""Sentence embeddings: the cluster against plain torch that knows all sentences beforehand."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from benchmarks.cluster import cluster
+from benchmarks.cluster import NAME, cluster
+from benchmarks.comparison import Comparison
 from benchmarks.errors import BenchmarkError
-from benchmarks.measure import Sample, sample, summarize, warm_up
-from benchmarks.sentences import LENGTHS, body, sentences
+from benchmarks.measure import Sample, sample, warm_up
+from benchmarks.running import ROOT, Running, environment
+from benchmarks.sentences import COUNT, LENGTHS, body, sentences
 from benchmarks.settings import Settings
 
+PLAIN = "plain-torch"
 PATH = "/v2/models/minilm/versions/1/infer"
 INPUT = "text"
 CONNECTIONS = 32
 MAX_ROWS = 32
-COUNT = 512
-MODES = {"grouped": "8", "arrival": "null"}
-"""Name -> `group_rows` of the predictor."""
+THREADS = 1
+"""That compute, here and there: what the cluster gives a version with `num_cpus` below 2."""
+OVERRIDES = (
+    "model=[minilm]",
+    "ingress.replicas=1",
+    "models.minilm.versions.1.replicas.min=1",
+    "models.minilm.versions.1.replicas.max=1",
+    f"models.minilm.versions.1.batching.max_rows={MAX_ROWS}",
+)
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """Measures the cluster with and without groups, in turns."""
-    texts = {name: sentences(COUNT, name) for name in LENGTHS}
-    samples: dict[str, dict[str, list[Sample]]] = {
-        lengths: {mode: [] for mode in MODES} for lengths in LENGTHS
+    """Measures the cluster and plain torch in turns, with each mix of lengths."""
+    requests = {
+        lengths: [body(text, INPUT) for text in sentences(COUNT, lengths)] for lengths in LENGTHS
     }
+    probe = requests["uniform"][0]
+    # A request takes a hundred times as long as one of digits.
+    settings = replace(settings, seconds=2 * settings.seconds)
+    connections = settings.connections[0] if settings.connections else CONNECTIONS
+    comparison = Comparison("minilm", "lengths", settings)
     vectors: dict[str, list[float]] = {}
-    probe = body(texts["uniform"][0], INPUT)
+
+    def visit(name: str, server: Running | None, repeat: int) -> None:
+        for lengths, of in requests.items():
+            if server is None:
+                one, vector = plain_torch(lengths, settings.seconds)
+            else:
+                warm_up(server, PATH, of)
+                one = sample(server, PATH, of, connections, settings.seconds)
+                vector = _embedding(server.url, of[0])
+            comparison.add(name, lengths, one)
+            _check_same(vectors.setdefault(lengths, vector), vector)
+
+    def plain() -> AbstractContextManager[Running | None]:
+        return nullcontext()
+
     with tempfile.TemporaryDirectory(prefix="bench-minilm-") as folder:
-        for repeat in range(settings.repeats):
-            modes = list(MODES)[:: 1 if repeat % 2 == 0 else -1]
-            for mode in modes:
-                settings.tell(f"minilm, repeat {repeat + 1} of {settings.repeats}: {mode}")
-                with cluster(_overrides(MODES[mode]), Path(folder, "home"), PATH, probe) as server:
-                    vectors[mode] = _embedding(server.url, probe)
-                    for lengths, of in texts.items():
-                        requests = [body(text, INPUT) for text in of]
-                        warm_up(server, PATH, requests)
-                        one = sample(server, PATH, requests, CONNECTIONS, 2 * settings.seconds)
-                        samples[lengths][mode].append(one)
-    _check_same(vectors)
-    return {
-        "model": "minilm, one sentence of 3 to 120 words per request, OIP JSON",
-        "connections": CONNECTIONS,
-        "max_rows": MAX_ROWS,
-        "seconds": 2 * settings.seconds,
-        "repeats": settings.repeats,
-        "lengths": {
-            lengths: _compare({mode: summarize(of) for mode, of in by_mode.items()})
-            for lengths, by_mode in samples.items()
-        },
-    }
 
+        def started() -> AbstractContextManager[Running | None]:
+            return cluster(OVERRIDES, Path(folder, "home"), PATH, probe)
 
-def _overrides(group_rows: str) -> Sequence[str]:
-    version = "models.minilm.versions.1"
-    return (
-        "model=[minilm]",
-        "ingress.replicas=1",
-        f"{version}.replicas.min=1",
-        f"{version}.replicas.max=1",
-        f"{version}.batching.max_rows={MAX_ROWS}",
-        f"{version}.predictor.group_rows={group_rows}",
+        comparison.in_turns({NAME: started, PLAIN: plain}, visit)
+    return comparison.result(
+        model="minilm, one sentence of 3 to 120 words per request, OIP JSON",
+        connections=connections,
+        max_rows=MAX_ROWS,
     )
 
 
-def _compare(modes: dict[str, Any]) -> dict[str, Any]:
-    grouped, arrival = (modes[mode]["requests_per_s"]["median"] for mode in ("grouped", "arrival"))
-    return {"modes": modes, "ratio": round(grouped / arrival, 3)}
+def plain_torch(lengths: str, seconds: float) -> tuple[Sample, list[float]]:
+    """Measures plain torch in a process of its own; also returns the first sentence's vector.
+
+    Raises:
+        BenchmarkError: it failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.plain_torch", "--lengths", lengths]
+    command += ["--seconds", f"{seconds:g}", "--threads", str(THREADS)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BenchmarkError(f"plain torch failed:\n{done.stderr[-2000:]}")
+    found = json.loads(done.stdout)
+    cpu_us = {"server": found["cpu_us"]}
+    return Sample(found["sentences_per_s"], None, None, 0, cpu_us), found["first"]
 
 
 def _embedding(url: str, request: bytes) -> list[float]:
@@ -84,6 +101,6 @@ def _embedding(url: str, request: bytes) -> list[float]:
     return found
 
 
-def _check_same(vectors: dict[str, list[float]]) -> None:
-    if not np.allclose(np.ravel(vectors["grouped"]), np.ravel(vectors["arrival"]), atol=1e-4):
-        raise BenchmarkError("the embeddings differ between grouped and arrival order")
+def _check_same(one: list[float], other: list[float]) -> None:
+    if not np.allclose(np.ravel(one), np.ravel(other), atol=1e-4):
+        raise BenchmarkError("the cluster and plain torch embed the same sentence differently")

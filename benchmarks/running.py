@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks import cpu
+from benchmarks import cpu, digits
 from benchmarks.errors import BenchmarkError
 from benchmarks.ports import free_ports
 
@@ -34,6 +34,8 @@ class Running:
     log: Path
     start_s: float
     """From the start of the command to the first answer."""
+    grpc: str = ""
+    """host:port of its gRPC listener, if it has one."""
 
 
 @contextmanager
@@ -49,11 +51,39 @@ def baseline(
         folder: where its log goes.
         probe: a request body that it must answer before the measurement begins.
     """
+    with (
+        httpx.Client(trust_env=False, timeout=10.0) as client,
+        launched(
+            name,
+            module,
+            ["--weights", str(weights)],
+            folder,
+            lambda port: answers(client, f"http://127.0.0.1:{port}{digits.PATH}", probe),
+        ) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def launched(
+    name: str,
+    module: str,
+    options: Sequence[str],
+    folder: Path,
+    is_up: Callable[[int], bool],
+) -> Iterator[Running]:
+    """Runs one server of `benchmarks.servers` on a free port, and ends every process of it.
+
+    Args:
+        name: what the report calls it.
+        module: its module.
+        options: of its command, besides ``--port``.
+        folder: where its log goes.
+        is_up: whether it answers on this port.
+    """
     port = free_ports(1)[0]
     log = folder / f"{module}.log"
-    command = [sys.executable, "-m", f"benchmarks.servers.{module}"]
-    command += ["--port", str(port), "--weights", str(weights)]
-    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", f"benchmarks.servers.{module}", "--port", str(port), *options]
     with log.open("ab") as sink:
         child = subprocess.Popen(
             command,
@@ -66,8 +96,11 @@ def baseline(
         )
     try:
         began = time.monotonic()
-        wait_for_answer(f"{url}/v2/models/digits/versions/2/infer", probe, child, log)
-        yield Running(name, url, child.pid, log, time.monotonic() - began)
+        wait_until(lambda: is_up(port), name, child, log)
+        seconds = time.monotonic() - began
+        yield Running(
+            name, f"http://127.0.0.1:{port}", child.pid, log, seconds, f"127.0.0.1:{port}"
+        )
     finally:
         end_family(child.pid)
         child.wait(STOP_TIMEOUT_S)
@@ -79,24 +112,25 @@ def environment(**more: str) -> dict[str, str]:
     return {**inherited, "RAY_USAGE_STATS_ENABLED": "0", **more}
 
 
-def wait_for_answer(
-    url: str, body: bytes, child: subprocess.Popen[bytes], log: Path, poll_s: float = 0.05
+def wait_until(
+    is_up: Callable[[], bool],
+    name: str,
+    child: subprocess.Popen[bytes],
+    log: Path,
+    poll_s: float = 0.05,
 ) -> None:
-    """Posts a request until it is answered with 200.
+    """Waits for a server that has just been started.
 
     Raises:
-        BenchmarkError: the server ended, or did not answer in time.
+        BenchmarkError: it ended, or did not answer in time.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
-    with httpx.Client(trust_env=False, timeout=10.0) as client:
-        while not answers(client, url, body):
-            if child.poll() is not None:
-                raise BenchmarkError(f"the server ended with {child.returncode}:\n{tail(log)}")
-            if time.monotonic() > deadline:
-                raise BenchmarkError(
-                    f"no answer from {url} in {START_TIMEOUT_S:.0f} s:\n{tail(log)}"
-                )
-            time.sleep(poll_s)
+    while not is_up():
+        if child.poll() is not None:
+            raise BenchmarkError(f"the server ended with {child.returncode}:\n{tail(log)}")
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"no answer from {name} in {START_TIMEOUT_S:.0f} s:\n{tail(log)}")
+        time.sleep(poll_s)
 
 
 def answers(client: httpx.Client, url: str, body: bytes) -> bool:

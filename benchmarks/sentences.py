@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable
 
 SHORTEST, LONGEST = 3, 120
+COUNT = 512
+"""How many sentences a measurement sends in turn."""
 
 _WORDS = """
 the of and to in a is that for it as was with be by on not he his but at are this have from or had

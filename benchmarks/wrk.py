@@ -6,43 +6,19 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.load import LoadResult
 
 TIMEOUT_S = 30
 INSTALL = (
     "wrk is not installed. Debian and Ubuntu: apt-get install wrk; macOS: brew install wrk; "
     "else https://github.com/wg/wrk"
 )
+JSON = {"content-type": "application/json"}
 _GRACE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class WrkResult:
-    """What one run of wrk measured."""
-
-    seconds: float
-    answered: int
-    """Answers with a status of 2xx or 3xx."""
-    refused: int
-    """Answers with another status."""
-    socket_errors: int
-    """Failed connects, reads and writes, and answers later than the time-out."""
-    p50_ms: float
-    p99_ms: float
-
-    @property
-    def requests_per_s(self) -> float:
-        """Good answers per second."""
-        return self.answered / self.seconds
-
-    @property
-    def errors(self) -> int:
-        """Everything that was not a good answer."""
-        return self.refused + self.socket_errors
 
 
 def program() -> str:
@@ -57,16 +33,21 @@ def program() -> str:
     return path
 
 
-def run(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> WrkResult:
-    """Posts JSON bodies in turn over keep-alive connections, each sending as it gets its answer.
+def run(
+    url: str,
+    bodies: Sequence[bytes],
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] = JSON,
+) -> LoadResult:
+    """Posts bodies in turn over keep-alive connections, each sending as it gets its answer.
 
     Raises:
         BenchmarkError: wrk is missing, or failed.
     """
     path = program()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        script = Path(folder, "post.lua")
-        script.write_bytes(lua_script(bodies))
+        script = write_script(Path(folder), bodies, headers)
         command = [
             *(path, "--threads", "1", "--connections", str(connections)),
             *("--duration", f"{max(1, round(seconds))}s", "--timeout", f"{TIMEOUT_S}s"),
@@ -83,41 +64,53 @@ def run(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> 
     return parse(done.stdout)
 
 
-def lua_script(bodies: Sequence[bytes]) -> bytes:
-    """A script for wrk that builds all requests once and then sends them in turn."""
+def write_script(folder: Path, bodies: Sequence[bytes], headers: Mapping[str, str]) -> Path:
+    """Writes a script for wrk, and the bodies beside it, which it reads once and sends in turn."""
     if not bodies:
         raise BenchmarkError("no bodies to send")
-    quoted = b",\n".join(b"  " + _lua_string(body) for body in bodies)
-    return (
-        b"local bodies = {\n" + quoted + b"\n}\n"
-        b"local requests, turn = {}, 0\n"
-        b"init = function(arguments)\n"
-        b'  local headers = {["Content-Type"] = "application/json"}\n'
-        b"  for index, body in ipairs(bodies) do\n"
-        b'    requests[index] = wrk.format("POST", nil, headers, body)\n'
-        b"  end\n"
-        b"end\n"
-        b"request = function()\n"
-        b"  turn = turn % #requests + 1\n"
-        b"  return requests[turn]\n"
-        b"end\n"
-    )
+    for index, body in enumerate(bodies):
+        (folder / f"body-{index}").write_bytes(body)
+    script = folder / "post.lua"
+    script.write_text(_LUA % (len(bodies), _lua_table(headers), folder))
+    return script
 
 
-def _lua_string(text: bytes) -> bytes:
-    """A Lua literal of any bytes."""
-    plain = set(range(32, 127)) - {ord('"'), ord("\\")}
-    return b'"' + b"".join(bytes([c]) if c in plain else b"\\%03d" % c for c in text) + b'"'
+def _lua_table(headers: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f'["{name}"] = "{value}"' for name, value in headers.items()) + "}"
 
+
+# A single body needs no call into Lua per request, and none of its copies.
+_LUA = """
+local count, headers, folder = %d, %s, "%s"
+local function body(index)
+  local file = assert(io.open(folder .. "/body-" .. index, "rb"))
+  local bytes = file:read("*a")
+  file:close()
+  return bytes
+end
+wrk.method, wrk.headers, wrk.body = "POST", headers, body(0)
+if count > 1 then
+  local requests, turn = {}, 0
+  init = function(arguments)
+    for index = 1, count do
+      requests[index] = wrk.format("POST", nil, nil, body(index - 1))
+    end
+  end
+  request = function()
+    turn = turn %% count + 1
+    return requests[turn]
+  end
+end
+"""
 
 _TOTAL = re.compile(r"^\s*(\d+) requests in ([\d.]+)(us|ms|s|m|h),", re.MULTILINE)
-_PERCENTILE = re.compile(r"^\s*(50|99)(?:\.\d+)?%\s+([\d.]+)(us|ms|s|m|h)\s*$", re.MULTILINE)
+_PERCENTILE = re.compile(r"^\s*(50|90|99)(?:\.\d+)?%\s+([\d.]+)(us|ms|s|m|h)\s*$", re.MULTILINE)
 _REFUSED = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)", re.MULTILINE)
 _SOCKET = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
 _IN_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3600e3}
 
 
-def parse(text: str) -> WrkResult:
+def parse(text: str) -> LoadResult:
     """Reads what `wrk --latency` prints.
 
     Raises:
@@ -127,16 +120,17 @@ def parse(text: str) -> WrkResult:
     percentiles = {
         name: float(value) * _IN_MS[unit] for name, value, unit in _PERCENTILE.findall(text)
     }
-    if total is None or percentiles.keys() != {"50", "99"}:
+    if total is None or percentiles.keys() != {"50", "90", "99"}:
         raise BenchmarkError(f"not understood what wrk printed:\n{text.strip()}")
     refused = _REFUSED.search(text)
     socket = _SOCKET.search(text)
     requests, bad = int(total[1]), int(refused[1]) if refused else 0
-    return WrkResult(
+    return LoadResult(
         seconds=float(total[2]) * _IN_MS[total[3]] / 1e3,
         answered=requests - bad,
         refused=bad,
-        socket_errors=sum(map(int, socket.groups())) if socket else 0,
+        lost=sum(map(int, socket.groups())) if socket else 0,
         p50_ms=percentiles["50"],
+        p90_ms=percentiles["90"],
         p99_ms=percentiles["99"],
     )

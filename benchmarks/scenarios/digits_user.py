@@ -8,11 +8,12 @@ import random
 import uuid
 from typing import Any
 
-from locust import between, task
+from locust import task
 from locust.contrib.fasthttp import FastHttpUser
 
 from benchmarks.digits import bodies
 from benchmarks.scenarios.answers import checked, expect, output
+from benchmarks.scenarios.arrivals import arrivals
 
 CLASSES = 10
 PAGE = 8
@@ -22,7 +23,7 @@ class DigitsUser(FastHttpUser):
     """Calls the model `digits` with OIP JSON."""
 
     weight = 5
-    wait_time = between(0.01, 0.1)
+    wait_time = arrivals(18)
     images: tuple[list[float], ...] = tuple(
         json.loads(body)["inputs"][0]["data"] for body in bodies(64)
     )

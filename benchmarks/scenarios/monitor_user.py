@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from locust import between, task
+from locust import task
 from locust.contrib.fasthttp import FastHttpUser
 
 from benchmarks.scenarios.answers import checked, expect
+from benchmarks.scenarios.arrivals import arrivals
 
 
 class MonitorUser(FastHttpUser):
     """Reads health and metadata."""
 
     weight = 1
-    wait_time = between(0.1, 0.5)
+    wait_time = arrivals(3)
 
     @task
     def ready(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-from locust import between, task
+from locust import task
 from locust.contrib.fasthttp import FastHttpUser
 
 from benchmarks.scenarios.answers import checked, expect, expect_unit_length, output
+from benchmarks.scenarios.arrivals import arrivals
 from benchmarks.sentences import sentences
 
 DIMENSIONS = 384
@@ -17,7 +18,7 @@ class TextUser(FastHttpUser):
     """Calls the model `minilm`."""
 
     weight = 2
-    wait_time = between(0.1, 0.5)
+    wait_time = arrivals(3)
     texts = sentences(256, "skewed")
 
     @task

@@ -137,6 +137,8 @@ def test_a_process_name_may_hold_brackets() -> None:
         ("ray::DashboardAgent", "dashboard"),
         ("ray::RuntimeEnvAgent", "dashboard"),
         ("python -m benchmarks.servers.bare_uvicorn --port 1", "server"),
+        ("python -m benchmarks.servers.bare_body --port 1", "server"),
+        ("python -m benchmarks.servers.bare_grpc --port 1", "server"),
         ("python -m benchmarks.servers.ray_serve_default --port 1", "driver"),
         ("python -u /x/ray/_private/log_monitor.py", "other"),
         ("ray::IDLE", "other"),

@@ -52,7 +52,10 @@ def test_the_report_shows_layers_and_functions(tmp_path: Path) -> None:
     profile = attribute(parse(RAW), THREADS, 7000.0)
     text = markdown(profile, "picture.svg")
     assert "| data plane and batcher | 40.0 | 32.0% |" in text
-    assert "| `deployments/gateway.py:call` | gateway, handle, Ray | 60.00 | 48.0% |" in text
+    assert (
+        "| `deployments/gateway.py:call` | gateway: channel or handle, Ray | 60.00 | 48.0% |"
+        in text
+    )
     assert "7,000 requests/s, 125.0 µs of CPU per request" in text
     draw(profile, tmp_path / "picture.svg")
     assert "<svg" in (tmp_path / "picture.svg").read_text()

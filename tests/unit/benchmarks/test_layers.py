@@ -25,6 +25,8 @@ HANDLER = [*LOOP, "InferHandler.__call__ (serve_app/http/infer.py:40)"]
         ([*LOOP, "Batcher._send (serve_app/batching.py:80)"], layers.DATA_PLANE),
         ([*LOOP, "choose_version (serve_app/domain/routing.py:80)"], layers.DATA_PLANE),
         ([*LOOP, "HandleGateway.call (deployments/gateway.py:60)"], layers.GATEWAY),
+        ([*LOOP, "Connection.send (serve_app/channel/connection.py:60)"], layers.GATEWAY),
+        ([*LOOP, "Waiting.pop (serve_app/waiting.py:60)"], layers.DATA_PLANE),
         ([*LOOP, "UnaryUnaryCall.__init__ (grpc/aio/_call.py:600)"], layers.GATEWAY),
         ([*LOOP, "dumps (cloudpickle/cloudpickle.py:1)"], layers.GATEWAY),
         ([*LOOP, "Recorder.flush (serve_app/telemetry/recorder.py:9)"], layers.TELEMETRY),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import cpu, digits
+from benchmarks import cpu, digits, grpc_calls
 from benchmarks.errors import BenchmarkError
 from benchmarks.ports import HIGHEST, LOWEST, free_ports
-from benchmarks.running import baseline, environment, tail
+from benchmarks.running import baseline, environment, launched, tail
 from benchmarks.servers.digits_mlp import load
 from serve_app.examples.digits import Mlp
 
@@ -30,8 +32,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mlp, Path]:
 
 
 def expected(network: Mlp, requests: list[bytes]) -> digits.Array:
-    import json
-
     rows = [json.loads(request)["inputs"][0]["data"] for request in requests]
     with torch.inference_mode():
         found: digits.Array = network(torch.tensor(rows, dtype=torch.float32)).numpy()
@@ -56,6 +56,22 @@ def test_a_bare_process_answers_and_is_gone_afterwards(
         assert server.start_s > 0
     digits.check_same("bare", found, expected(network, requests))
     assert server.pid not in cpu.processes()
+
+
+def test_the_reference_for_large_bodies_reads_and_answers(tmp_path: Path) -> None:
+    body = bytes(5_000_000)
+
+    with launched("bare", "bare_body", (), tmp_path, grpc_calls.is_up) as server:
+        answer = httpx.post(server.url, content=body, trust_env=False)
+        assert answer.json() == {"read": True}
+        assert cpu.find([server.pid], "server") == [server.pid]
+    assert server.pid not in cpu.processes()
+
+
+def test_binary_requests_hold_the_same_numbers() -> None:
+    for text, data in zip(digits.bodies(4), digits.binary_bodies(4)[0], strict=True):
+        row = json.loads(text)["inputs"][0]["data"]
+        assert np.frombuffer(data[-256:], "<f4").tolist() == row
 
 
 def test_another_answer_is_noticed() -> None:

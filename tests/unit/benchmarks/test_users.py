@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from benchmarks.scenarios.arrivals import arrivals
 
 ROOT = Path(__file__).parents[3]
 UNIT = [1.0] + [0.0] * 383
@@ -89,9 +94,11 @@ def serving(answer: Answer) -> Iterator[str]:
             thread.join()
 
 
-def locust(host: str, folder: Path) -> tuple[int, set[str], dict[str, str], str]:
+def locust(
+    host: str, folder: Path, file: str = "locustfile"
+) -> tuple[int, set[str], dict[str, str], str]:
     """Returns the exit code, the names of all requests, what failed and why, and the output."""
-    command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--host", host]
+    command = [sys.executable, "-m", "locust", "-f", f"benchmarks/{file}.py", "--host", host]
     command += ["--headless", "-u", "16", "-r", "16", "-t", "5s", "--csv", str(folder / "run")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     names = {row["Name"] for row in rows(folder / "run_stats.csv")} - {"Aggregated"}
@@ -117,6 +124,39 @@ def test_right_answers_to_every_kind_of_request(tmp_path: Path) -> None:
         "model metadata",
         "list of models",
     }
+
+
+def test_spikes_take_the_usual_options(tmp_path: Path) -> None:
+    with serving(right) as host:
+        code, names, failed, text = locust(host, tmp_path, "locustfile_spikes")
+    assert (code, failed) == (0, {}), text
+    assert "digits: one image" in names
+
+
+def test_the_shape_of_spikes() -> None:
+    code = "from benchmarks.scenarios.spikes import users_at; print([users_at(s, 5) for s in "
+    assert python(code + "(0, 6.9, 7, 9.9, 10, 17.5)])") == "[5, 5, 20, 20, 5, 20]"
+
+
+def test_arrivals_do_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(random, "expovariate", lambda per_s: 1 / per_s)
+    user, wait = SimpleNamespace(), arrivals(10)
+    assert wait(user) == pytest.approx(0.1)
+    now = 0.15  # an answer took 50 ms: the next request is due at 0.2
+    assert wait(user) == pytest.approx(0.05)
+    now = 0.75  # one took 550 ms: those due at 0.3, 0.4, ... leave at once, until it has caught up
+    pauses = [wait(user) for _ in range(6)]
+    assert pauses[:5] == [0.0] * 5
+    assert pauses[5] == pytest.approx(0.05)
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
