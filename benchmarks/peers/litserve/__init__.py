@@ -1,0 +1,1 @@
+"""LitServe. Its code runs in its own environment; nothing here is imported by the benchmark."""

@@ -1,0 +1,1 @@
+"""MLServer. Its code runs in its own environment; nothing here is imported by the benchmark."""
