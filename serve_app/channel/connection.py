@@ -186,23 +186,25 @@ class ChannelConnection(asyncio.BufferedProtocol):
     def _settle(self, frame: Frame) -> None:
         if frame.call not in self._waiting:
             raise FrameError("an answer to no call")
+        # Read first: a call whose answer cannot be read is lost with the connection.
+        answer = self._read_answer(frame)
         future = self._waiting.pop(frame.call)
         self.outstanding -= 1
         segment = self._segments.pop(frame.call, None)
         if segment is not None and self._pool is not None:
             self._pool.give(segment)
         if future is not None and not future.done():
-            if frame.kind is Kind.RESULT:
-                try:
-                    future.set_result(read_result(frame, TRANSPORT))
-                except FrameError:
-                    future.set_exception(ReplicaLost("a replica answered what cannot be read"))
-                    raise
+            if isinstance(answer, ServeAppError):
+                future.set_exception(answer)
             else:
-                failure = read_failure(frame)
-                kind = _FAILURES.get(failure.code, ModelFailed)
-                future.set_exception(kind(failure.detail))
+                future.set_result(answer)
         self._end_if_done()
+
+    def _read_answer(self, frame: Frame) -> BatchResult | ServeAppError:
+        if frame.kind is Kind.RESULT:
+            return read_result(frame, TRANSPORT)
+        failure = read_failure(frame)
+        return _FAILURES.get(failure.code, ModelFailed)(failure.detail)
 
     def _end_if_done(self) -> None:
         if self._draining and not self._waiting and self._transport is not None:

@@ -30,10 +30,11 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from serve_app.channel.segment import SHARED_FROM, Segment, SegmentMaps, SegmentPool, SegmentRef
+from serve_app.domain.bytes_tensor import check_count
 from serve_app.domain.inference import BatchResult, Failure, InferenceBatch
 from serve_app.domain.raw_tensor import Buffer, datatype_of, element_count, from_raw, to_raw
 from serve_app.domain.tensor import DTYPES, Array
-from serve_app.errors import ServeAppError
+from serve_app.errors import PayloadTooLarge, ServeAppError
 
 MAGIC = b"SA"
 VERSION = 1
@@ -171,6 +172,9 @@ def call_frame(
         sent_at: from when their budgets count.
         pool: where a large payload may go; the segment that it took is returned, too, and is to
             be given back when the call has been answered.
+
+    Raises:
+        PayloadTooLarge: the other side would refuse it, and with it the connection.
     """
     tensors, payload, size = _tensors(batch.inputs)
     segment = None
@@ -195,7 +199,7 @@ def call_frame(
 
 
 def result_frame(call: int, result: BatchResult) -> list[Buffer]:
-    """The answer to a call."""
+    """The answer to a call; raises PayloadTooLarge."""
     tensors, payload, size = _tensors(result.outputs)
     failures = tuple(
         [MemberFailure(member, *failure) for member, failure in result.failures.items()]
@@ -217,6 +221,8 @@ def bare_frame(kind: Kind, call: int = 0) -> bytes:
 def _frame(
     kind: Kind, call: int, header: bytes, payload: Sequence[Buffer] = (), size: int = 0
 ) -> list[Buffer]:
+    if PREFIX.size + len(header) + ALIGNMENT + size > MAX_FRAME_BYTES:
+        raise PayloadTooLarge(f"a batch of {size} bytes; at most {MAX_FRAME_BYTES} are possible")
     prefix = PREFIX.pack(MAGIC, VERSION, kind, call, len(header), size)
     parts: list[Buffer] = [prefix, header, _ZEROS[: -len(header) % ALIGNMENT], *payload]
     return [b"".join(parts)] if size < _JOIN_BELOW else parts
@@ -238,6 +244,8 @@ def _tensors(
     payload: list[Buffer] = []
     total = 0
     for name, array in arrays.items():
+        if array.dtype.hasobject:
+            check_count(array.size, name)
         raw = to_raw(array)
         size = len(raw)
         headers.append(TensorHeader(name, datatype_of(name, array), array.shape, size))

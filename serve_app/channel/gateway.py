@@ -99,9 +99,13 @@ class DirectGateway:
 
     async def _watch(self) -> None:
         """Ends connections to replicas that have fallen silent, so that their calls are retried."""
+        now = monotonic()
         while True:
+            before = now
             await asyncio.sleep(_WATCH_S)
             now = monotonic()
+            if now - before > SILENCE_S / 2:
+                continue  # this process stood still: what the replicas said has not been read yet
             for pool in list(self._pools.values()):
                 for link in list(pool.links.values()):
                     connection = link.connection
@@ -196,7 +200,7 @@ class _Link:
                 backoff_s = _FIRST_BACKOFF_S
                 await connection.gone
                 self.connection = None
-            except (OSError, FrameError) as error:
+            except Exception as error:  # whatever it is, it must not end the attempts
                 self.doubt = "protocol" if isinstance(error, FrameError) else "connect"
                 logger.info("no channel: %r", error, extra={"action": "channel"})
             self.tried.set()

@@ -126,7 +126,9 @@ class SegmentMaps:
         return view
 
     def _map(self, number: int) -> memoryview:
-        descriptor = os.open(self._folder / str(number), os.O_RDONLY | os.O_CLOEXEC)
+        # O_NONBLOCK: should it be a pipe, opening it must not wait for a writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self._folder / str(number), flags)
         try:
             if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _NEEDED_SEALS != _NEEDED_SEALS:
                 raise OSError("the segment is not sealed")

@@ -163,9 +163,12 @@ class ChannelServer:
 
     async def _beat(self) -> None:
         while True:
-            for link in list(self._links):
-                link.beat()
+            self._beat_all()
             await asyncio.sleep(BEAT_S)
+
+    def _beat_all(self) -> None:
+        for link in list(self._links):
+            link.beat()
 
 
 class _Link:
@@ -191,6 +194,8 @@ class _Link:
         self._unsent: deque[Buffer] = deque()
         self._writing = Lock()
         self._closed = False
+        self._source = object()
+        """For the meter, which remembers it for longer than this link lives."""
 
     def open(self) -> None:
         """Has the compute thread look after the socket; no need to wait for it."""
@@ -239,8 +244,11 @@ class _Link:
                     unsent[0] = memoryview(unsent[0])[sent:]
         except BlockingIOError:
             self._worker.watch_writing(self._socket.fileno(), wanted=True)
-        except OSError:  # the reading side hears of it, too
+        except OSError:
             unsent.clear()
+            # The compute thread hears of it and closes; half a frame may have been sent.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _on_event(self, events: int) -> None:
         if events & EPOLLOUT:
@@ -266,6 +274,9 @@ class _Link:
         except FrameError as error:
             logger.warning("a bad frame: %s", error, extra={"action": "channel"})
             gone = True
+        except Exception:  # it would end the thread that all ingresses share: no memory, say
+            logger.exception("a frame could not be taken", extra={"action": "channel"})
+            gone = True
         if gone:
             self.close()
 
@@ -279,7 +290,7 @@ class _Link:
             except OSError as error:
                 raise FrameError(f"a segment cannot be read: {error}") from error
             call = self._calls[frame.call] = _Call(self, frame.call, batch, received)
-            self._meter.arrived(self, sum(batch.rows), batch.backlog)
+            self._meter.arrived(self._source, sum(batch.rows), batch.backlog)
             self._worker.enqueue(call.run)
         elif frame.kind is Kind.CANCEL:
             known = self._calls.get(frame.call)

@@ -8,6 +8,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -38,6 +39,8 @@ class ComputeThread:
         self._ended = False
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Not when the thread ends: who still has this object may write to the descriptor.
+        weakref.finalize(self, os.close, self._wake).atexit = False
         self._handlers: dict[int, Handler] = {self._wake: lambda _: self._woken()}
         self._poll.register(self._wake, select.EPOLLIN)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -133,6 +136,7 @@ class ComputeThread:
                 handler = handlers.get(descriptor)
                 if handler is not None:  # else an earlier handler of this round has ended it
                     handler(events)
+                handler = None  # else a descriptor that is done with keeps its owner in memory
             if jobs:
                 job = jobs.popleft()
                 self._busy_since = time.monotonic()

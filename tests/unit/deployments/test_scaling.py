@@ -1,0 +1,50 @@
+"""The number of replicas that a version wants, before Serve's delays and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deployments.scaling import BACKLOG, ONGOING, QUEUE_DELAY_MS, UTILISATION, batches_in_work
+
+Reported = Mapping[str, Mapping[str, float]]
+
+
+def wanted(
+    reported: Reported | None, at_handles: float | None = 0.0, target: float = 2.0
+) -> tuple[float, Mapping[str, Any]]:
+    config = SimpleNamespace(get_target_ongoing_requests=lambda: target)
+    context: Any = SimpleNamespace(
+        aggregated_metrics=reported, total_queued_requests=at_handles, config=config
+    )
+    return batches_in_work(context)
+
+
+@pytest.mark.parametrize("reported", [None, {}, {ONGOING: {}, BACKLOG: {}}])
+def test_nothing_reported_wants_nothing(reported: Reported | None) -> None:
+    assert wanted(reported) == (0.0, {})
+    assert wanted(reported, at_handles=None) == (0.0, {})
+
+
+def test_work_in_the_replicas_adds_up() -> None:
+    assert wanted({ONGOING: {"a": 3.0, "b": 1.0}})[0] == 2.0
+
+
+def test_each_replica_hears_of_the_same_queues() -> None:
+    reported = {ONGOING: {"a": 2.0, "b": 2.0}, BACKLOG: {"a": 6.0, "b": 4.0}}
+    assert wanted(reported)[0] == pytest.approx((4 + 5) / 2)
+
+
+def test_what_waits_at_handles_counts_too() -> None:
+    assert wanted({ONGOING: {"a": 2.0}}, at_handles=4.0)[0] == 3.0
+
+
+def test_other_reports_do_not_matter() -> None:
+    assert wanted({UTILISATION: {"a": 1.0}, QUEUE_DELAY_MS: {"a": 900.0}})[0] == 0.0
+
+
+def test_the_target_is_the_deployments_own() -> None:
+    assert wanted({ONGOING: {"a": 8.0}}, target=0.5)[0] == 16.0
