@@ -37,17 +37,19 @@ class LoadMeter:
         self._batches = 0
         self._backlogs: dict[Hashable, tuple[float, float]] = {}
 
-    def arrived(self, source: Hashable, rows: int, backlog: int) -> None:
+    def arrived(self, source: Hashable, rows: int, backlog: int, waited_s: float = 0.0) -> None:
         """A batch has come.
 
         Args:
             source: who sent it.
             rows: how many it has.
             backlog: rows that wait there for the next one.
+            waited_s: how long it has been here already, unread.
         """
         with self._lock:
             now = self._pass_time()
             self._ongoing += 1
+            self._ongoing_s += waited_s
             self._backlogs[source] = (now, backlog / max(rows, 1))
 
     def left(self, batches: int = 1) -> None:

@@ -32,6 +32,6 @@ def owner(name: str) -> int | None:
         name: the file's name without what follows `PID-START`.
     """
     pid, _, start = name.partition("-")
-    if not pid.isdigit() or not start:
+    if not (pid.isascii() and pid.isdigit() and start):
         return None
     return int(pid) if start_time(int(pid)) == start else None

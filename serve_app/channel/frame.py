@@ -20,20 +20,21 @@ a value of these types or a `FrameError`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
+from math import inf
 from struct import Struct as Layout
 from time import monotonic
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from serve_app.channel.payload import ALIGNMENT, ZEROS, TensorHeader, fill, pack, padded, unpack
+from serve_app.channel.payload import FrameError as FrameError
 from serve_app.channel.segment import SHARED_FROM, Segment, SegmentMaps, SegmentPool, SegmentRef
-from serve_app.domain.bytes_tensor import check_count
 from serve_app.domain.inference import BatchResult, Failure, InferenceBatch
-from serve_app.domain.raw_tensor import Buffer, datatype_of, element_count, from_raw, to_raw
-from serve_app.domain.tensor import DTYPES, Array
+from serve_app.domain.raw_tensor import Buffer
 from serve_app.errors import PayloadTooLarge, ServeAppError
 
 MAGIC = b"SA"
@@ -42,18 +43,11 @@ MAX_FRAME_BYTES = 1 << 30
 """No batch comes near: the caps on bodies and on rows are far below."""
 
 PREFIX = Layout("<2sBBIII")
-ALIGNMENT = 16
-_MAX_DIMS = 32
 _LONGEST_AGE_S = 3600.0
 _JOIN_BELOW = 64 * 1024
 """Smaller frames are joined: one copy costs less than a vector of buffers."""
-_ZEROS = bytes(ALIGNMENT)
 
 T = TypeVar("T")
-
-
-class FrameError(Exception):
-    """The bytes are not what this protocol sends; whoever sent them is not to be trusted."""
 
 
 class Kind(IntEnum):
@@ -83,16 +77,6 @@ class Greeting(Header):
     replica: str
     shares_memory: bool
     """Whether it can read segments of the ingress that it greets."""
-
-
-class TensorHeader(Header):
-    """One tensor of the payload, in its order there."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    size: int
-    """In bytes, without padding."""
 
 
 class CallHeader(Header):
@@ -176,13 +160,13 @@ def call_frame(
     Raises:
         PayloadTooLarge: the other side would refuse it, and with it the connection.
     """
-    tensors, payload, size = _tensors(batch.inputs)
+    tensors, payload, size = pack(batch.inputs)
     segment = None
     if pool is not None and size >= SHARED_FROM:
         with suppress(OSError):  # no memory, or no descriptor: then inline
             segment = pool.take(size)
     if segment is not None:
-        _fill(segment.view, payload)
+        fill(segment.view, payload)
         payload, size = [], 0
     header = CallHeader(
         sent_at,
@@ -200,7 +184,7 @@ def call_frame(
 
 def result_frame(call: int, result: BatchResult) -> list[Buffer]:
     """The answer to a call; raises PayloadTooLarge."""
-    tensors, payload, size = _tensors(result.outputs)
+    tensors, payload, size = pack(result.outputs)
     failures = tuple(
         [MemberFailure(member, *failure) for member, failure in result.failures.items()]
     )
@@ -224,37 +208,8 @@ def _frame(
     if PREFIX.size + len(header) + ALIGNMENT + size > MAX_FRAME_BYTES:
         raise PayloadTooLarge(f"a batch of {size} bytes; at most {MAX_FRAME_BYTES} are possible")
     prefix = PREFIX.pack(MAGIC, VERSION, kind, call, len(header), size)
-    parts: list[Buffer] = [prefix, header, _ZEROS[: -len(header) % ALIGNMENT], *payload]
+    parts: list[Buffer] = [prefix, header, ZEROS[: -len(header) % ALIGNMENT], *payload]
     return [b"".join(parts)] if size < _JOIN_BELOW else parts
-
-
-def _fill(view: memoryview, payload: Sequence[Buffer]) -> None:
-    start = 0
-    for part in payload:
-        stop = start + len(part)
-        view[start:stop] = part
-        start = stop
-
-
-def _tensors(
-    arrays: Mapping[str, Array],
-) -> tuple[tuple[TensorHeader, ...], list[Buffer], int]:
-    """Headers, payload and the payload's length."""
-    headers: list[TensorHeader] = []
-    payload: list[Buffer] = []
-    total = 0
-    for name, array in arrays.items():
-        if array.dtype.hasobject:
-            check_count(array.size, name)
-        raw = to_raw(array)
-        size = len(raw)
-        headers.append(TensorHeader(name, datatype_of(name, array), array.shape, size))
-        padding = -size % ALIGNMENT
-        payload.append(raw)
-        if padding:
-            payload.append(_ZEROS[:padding])
-        total += size + padding
-    return tuple(headers), payload, total
 
 
 # Reading
@@ -290,9 +245,9 @@ def read_call(frame: Frame, maps: SegmentMaps | None = None) -> tuple[InferenceB
     if header.segment is not None:
         if maps is None or payload:
             raise FrameError("a segment cannot be read here, or not beside a payload")
-        size = sum([each.size + -each.size % ALIGNMENT for each in header.tensors])
+        size = sum([padded(each.size) for each in header.tensors])
         payload = maps.view(header.segment)[: max(size, 0)]
-    inputs = _arrays(header.tensors, payload)
+    inputs = unpack(header.tensors, payload)
     batch = InferenceBatch(
         inputs,
         header.rows,
@@ -317,8 +272,10 @@ def read_result(frame: Frame, transport: str) -> BatchResult:
         FrameError: the frame contradicts itself.
     """
     header = _decoded(_RESULT, frame)
+    if not 0.0 <= header.compute_s < inf:
+        raise FrameError("a computation takes a time")
     return BatchResult(
-        _arrays(header.tensors, frame.payload),
+        unpack(header.tensors, frame.payload),
         {each.member: Failure(each.code, each.detail, each.field) for each in header.failures},
         header.compute_s,
         transport,
@@ -337,24 +294,3 @@ def _decoded(decoder: msgspec.msgpack.Decoder[T], frame: Frame) -> T:
         return decoder.decode(frame.header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise FrameError(f"the header of a {frame.kind.name} cannot be read: {exc}") from exc
-
-
-def _arrays(tensors: tuple[TensorHeader, ...], payload: memoryview) -> dict[str, Array]:
-    """The tensors of a payload as read-only views into it."""
-    arrays: dict[str, Array] = {}
-    start = 0
-    for tensor in tensors:
-        size = tensor.size
-        if tensor.datatype not in DTYPES or size < 0 or start + size > len(payload):
-            raise FrameError(f"tensor {tensor.name!r} is of no known type, or longer than its data")
-        try:
-            count = element_count(tensor.shape, _MAX_DIMS, "")
-            arrays[tensor.name] = from_raw(
-                payload, start, size, tensor.datatype, tensor.shape, count, ""
-            )
-        except (ServeAppError, ValueError) as exc:
-            raise FrameError(f"tensor {tensor.name!r}: {exc}") from exc
-        start += size + -size % ALIGNMENT
-    if start != len(payload) or len(arrays) != len(tensors):
-        raise FrameError("the tensors are not the payload")
-    return arrays

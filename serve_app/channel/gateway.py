@@ -122,7 +122,8 @@ class _Pool:
 
     def __init__(self, key: VersionKey) -> None:
         self.key = key
-        self.links: dict[Endpoint, _Link] = {}
+        self.links: dict[tuple[str, str], _Link] = {}
+        """By path and replica: a capacity may change while the connection stays."""
         self.doubt = "no_endpoint"
         """Why `choose` found nothing."""
         self._elsewhere = False
@@ -137,32 +138,33 @@ class _Pool:
             ingresses: how many processes share them.
         """
         self._elsewhere, self._ingresses = elsewhere, ingresses
-        wanted = set(endpoints)
-        for endpoint in self.links.keys() - wanted:
-            self.links.pop(endpoint).retire()
-        for endpoint in wanted - self.links.keys():
-            self.links[endpoint] = _Link(endpoint)
+        wanted = {(endpoint.path, endpoint.replica): endpoint for endpoint in endpoints}
+        for key in self.links.keys() - wanted.keys():
+            self.links.pop(key).retire()
+        for key, endpoint in wanted.items():
+            link = self.links.get(key)
+            if link is None:
+                self.links[key] = _Link(endpoint)
+            else:
+                link.endpoint = endpoint
 
     def choose(self) -> ChannelConnection | None:
         """The usable connection with the fewest calls; None: take the fallback."""
         best: ChannelConnection | None = None
-        doubt = "no_endpoint"
+        doubt, capacity = "no_endpoint", 0
         for link in self.links.values():
             connection = link.connection
             if connection is None or not connection.usable:
                 doubt = link.doubt
             elif best is None or connection.outstanding < best.outstanding:
-                best = connection
+                best, capacity = connection, link.endpoint.capacity
         if best is None:
             self.doubt = doubt
-        elif self._elsewhere and best.outstanding >= self._share(best):
+        # A share below one call is one call all the same.
+        elif self._elsewhere and best.outstanding >= max(1, capacity // self._ingresses):
             self.doubt = "busy"
             return None
         return best
-
-    def _share(self, connection: ChannelConnection) -> int:
-        """Calls that this ingress may have at a replica without disturbing the others."""
-        return max(1, connection.endpoint.capacity // self._ingresses)
 
 
 class _Link:
@@ -173,7 +175,7 @@ class _Link:
         self.doubt = "connect"
         """Why there is no connection."""
         self.tried = asyncio.Event()
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._task = asyncio.create_task(self._keep())
 
     def retire(self) -> None:
@@ -192,7 +194,7 @@ class _Link:
     async def _keep(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
         while True:
-            connection = ChannelConnection(self._endpoint)
+            connection = ChannelConnection(self.endpoint)
             try:
                 await connection.open()
                 self.connection = connection

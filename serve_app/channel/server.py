@@ -16,8 +16,9 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from select import EPOLLERR, EPOLLHUP, EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLOUT, select
 from threading import Lock
+from time import monotonic
 from typing import Protocol
 
 from serve_app.channel.frame import (
@@ -48,6 +49,7 @@ _MAX_CALLS = 256
 _CREDENTIALS = struct.Struct("3i")
 _BEAT = bare_frame(Kind.BEAT)
 _DRAINING = bare_frame(Kind.DRAINING)
+_PATIENCE_S = 0.05
 _MAX_BUFFERS = 512
 """Of one write; the kernel takes 1024."""
 
@@ -201,14 +203,19 @@ class _Link:
         """Has the compute thread look after the socket; no need to wait for it."""
         self._worker.watch(self._socket.fileno(), self._on_event)
 
-    def send(self, parts: list[Buffer]) -> None:
-        """Writes, or keeps what the socket does not take now. Never blocks, never raises."""
+    def send(self, parts: list[Buffer], patience_s: float = 0.0) -> None:
+        """Writes, or keeps what the socket does not take. Never raises.
+
+        Args:
+            parts: a frame.
+            patience_s: wait so long for a socket that is full.
+        """
         with self._writing:
             if not self._closed:
                 waiting = bool(self._unsent)
                 self._unsent.extend(parts)
                 if not waiting:
-                    self._flush()
+                    self._flush(patience_s)
 
     def beat(self) -> None:
         """Says that this process lives, unless an answer is on its way, which says so too."""
@@ -232,23 +239,31 @@ class _Link:
         self._calls.clear()
         self._on_close(self)
 
-    def _flush(self) -> None:
-        unsent = self._unsent
+    def _flush(self, patience_s: float = 0.0) -> None:
+        deadline = monotonic() + patience_s if patience_s else 0.0
         try:
-            while unsent:
-                parts = list(unsent) if len(unsent) <= _MAX_BUFFERS else list(unsent)[:_MAX_BUFFERS]
-                sent = self._socket.sendmsg(parts)
-                while unsent and sent >= len(unsent[0]):
-                    sent -= len(unsent.popleft())
-                if sent:
-                    unsent[0] = memoryview(unsent[0])[sent:]
-        except BlockingIOError:
-            self._worker.watch_writing(self._socket.fileno(), wanted=True)
+            while self._unsent:
+                try:
+                    self._write()
+                except BlockingIOError:
+                    left_s = deadline - monotonic()
+                    if left_s <= 0 or not select([], [self._socket], [], left_s)[1]:
+                        self._worker.watch_writing(self._socket.fileno(), wanted=True)
+                        return
         except OSError:
-            unsent.clear()
+            self._unsent.clear()
             # The compute thread hears of it and closes; half a frame may have been sent.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _write(self) -> None:
+        unsent = self._unsent
+        parts = list(unsent) if len(unsent) <= _MAX_BUFFERS else list(unsent)[:_MAX_BUFFERS]
+        sent = self._socket.sendmsg(parts)
+        while unsent and sent >= len(unsent[0]):
+            sent -= len(unsent.popleft())
+        if sent:
+            unsent[0] = memoryview(unsent[0])[sent:]
 
     def _on_event(self, events: int) -> None:
         if events & EPOLLOUT:
@@ -290,7 +305,8 @@ class _Link:
             except OSError as error:
                 raise FrameError(f"a segment cannot be read: {error}") from error
             call = self._calls[frame.call] = _Call(self, frame.call, batch, received)
-            self._meter.arrived(self._source, sum(batch.rows), batch.backlog)
+            waited_s = monotonic() - received
+            self._meter.arrived(self._source, sum(batch.rows), batch.backlog, waited_s)
             self._worker.enqueue(call.run)
         elif frame.kind is Kind.CANCEL:
             known = self._calls.get(frame.call)
@@ -303,7 +319,9 @@ class _Link:
         """Computes a call and sends what comes of it; runs in its turn in the compute thread."""
         if self._closed:
             return
-        self.send(self._answer(call))
+        # The next computation may be long: an answer that the socket does not take at once should
+        # not wait for it. An ingress that reads at all takes even a large one within this time.
+        self.send(self._answer(call), _PATIENCE_S)
         if self._calls.pop(call.number, None) is not None:
             self._meter.left()
 

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from serve_app.channel.frame import (
-    ALIGNMENT,
     MAGIC,
     MAX_FRAME_BYTES,
     PREFIX,
     VERSION,
     Frame,
-    FrameError,
     Kind,
 )
+from serve_app.channel.payload import ALIGNMENT, FrameError
 from serve_app.domain.raw_tensor import Buffer
 
 

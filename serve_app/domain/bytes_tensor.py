@@ -27,11 +27,11 @@ def bytes_array(elements: list[bytes], shape: tuple[int, ...]) -> Array:
     return array.reshape(shape)
 
 
-def check_count(count: int, field: str | None) -> None:
+def check_count(count: int, field: str | None, max_elements: int = MAX_ELEMENTS) -> None:
     """Refuses more elements than one tensor may have."""
-    if count > MAX_ELEMENTS:
+    if count > max_elements:
         raise PayloadTooLarge(
-            f"{count} elements of BYTES are more than the allowed {MAX_ELEMENTS}", field
+            f"{count} elements of BYTES are more than the allowed {max_elements}", field
         )
 
 
@@ -49,6 +49,7 @@ def unpack_bytes(
     field: str | None = None,
     start: int = 0,
     size: int | None = None,
+    max_elements: int = MAX_ELEMENTS,
 ) -> Array:
     """Splits a part of a buffer into `count` elements: a flat object array of `bytes`.
 
@@ -60,6 +61,7 @@ def unpack_bytes(
         field: the part of the request that an error names.
         start: where the first one begins.
         size: how many bytes all of them have; None: up to the buffer's end.
+        max_elements: how many there may be.
 
     Raises:
         InvalidInput: the part does not hold exactly `count` elements.
@@ -69,7 +71,7 @@ def unpack_bytes(
         size = len(buffer) - start
     if count * _LENGTH.size > size:
         raise InvalidInput(f"{size} bytes cannot hold {count} elements of BYTES", field)
-    check_count(count, field)
+    check_count(count, field, max_elements)
     unpack = _LENGTH.unpack_from
     elements: list[bytes] = []
     end = start + size

@@ -20,6 +20,7 @@ from serve_app.errors import NotReady
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 TEXT = st.text(max_size=20)
 SECONDS = st.floats(allow_nan=False)
+DURATIONS = st.floats(0.0, allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**40)
 
 
@@ -67,7 +68,7 @@ FAILURES = st.builds(Failure, TEXT, TEXT, st.none() | TEXT)
 
 def results() -> st.SearchStrategy[BatchResult]:
     failures = st.dictionaries(st.integers(0, 99), FAILURES, max_size=3)
-    return st.builds(BatchResult, TENSORS, failures, SECONDS, TEXT, COUNTS, COUNTS)
+    return st.builds(BatchResult, TENSORS, failures, DURATIONS, TEXT, COUNTS, COUNTS)
 
 
 def joined(parts: Sequence[Buffer]) -> bytes:

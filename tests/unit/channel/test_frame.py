@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 
 from serve_app.channel import frame as codec
 from serve_app.channel.frame import (
-    ALIGNMENT,
     MAGIC,
     PREFIX,
     VERSION,
     Frame,
-    FrameError,
     Kind,
-    TensorHeader,
     call_frame,
     failure_frame,
     greeting_frame,
@@ -26,6 +23,7 @@ from serve_app.channel.frame import (
     read_result,
     result_frame,
 )
+from serve_app.channel.payload import ALIGNMENT, FrameError, TensorHeader
 from serve_app.channel.segment import SegmentRef
 from serve_app.channel.stream import FrameReader
 from serve_app.domain.bytes_tensor import MAX_ELEMENTS, bytes_array
@@ -204,12 +202,25 @@ def test_a_header_that_announces_billions_of_elements_costs_nothing() -> None:
 
 
 def test_what_the_other_side_would_refuse_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = {"x": bytes_array([b""] * (MAX_ELEMENTS + 1), (MAX_ELEMENTS + 1,))}
-    with pytest.raises(PayloadTooLarge):
-        call_frame(1, BATCH._replace(inputs=many), 0.0)
     monkeypatch.setattr(codec, "MAX_FRAME_BYTES", 100_000)
     long = {"x": np.zeros(100_000, np.uint8)}
     with pytest.raises(PayloadTooLarge):
         call_frame(1, BATCH._replace(inputs=long), 0.0)
     with pytest.raises(PayloadTooLarge):
         result_frame(1, BatchResult(long, {}, 0.0))
+
+
+def test_a_batch_may_hold_more_elements_of_bytes_than_one_request() -> None:
+    count = MAX_ELEMENTS + 1
+    many = {"x": bytes_array([b"a"] * count, (count,))}
+    parts, _ = call_frame(1, BATCH._replace(inputs=many), 0.0)
+    batch, _ = read_call(cut(parts))
+    assert batch.inputs["x"].shape == (count,)
+    assert batch.inputs["x"][-1] == b"a"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_computation_takes_a_time(seconds: float) -> None:
+    parts = result_frame(1, BatchResult({}, {}, seconds))
+    with pytest.raises(FrameError):
+        read_result(cut(parts), "direct")

@@ -7,13 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.channel.frame import (
-    ALIGNMENT,
     MAGIC,
     MAX_FRAME_BYTES,
     PREFIX,
     VERSION,
     Frame,
-    FrameError,
     Kind,
     bare_frame,
     read_call,
@@ -21,6 +19,7 @@ from serve_app.channel.frame import (
     read_greeting,
     read_result,
 )
+from serve_app.channel.payload import ALIGNMENT, FrameError
 from serve_app.channel.stream import FrameReader
 from tests.unit.channel.strategies import damaged, frames, joined
 
