@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.arguments import GatewayArguments
 from deployments.gateway import HandleGateway
-from deployments.process import set_up
+from deployments.process import set_up, settle
 from serve_app.channel.gateway import DirectGateway
 from serve_app.dataplane import DataPlane
 from serve_app.domain.routing import RouteTable
@@ -48,12 +48,12 @@ class Ingress:
         self._channels: DirectGateway | None = None
         if arguments.transport == "auto":
             node = ray.get_runtime_context().get_node_id()
-            self._channels = DirectGateway(self._handles, node)
+            self._channels = DirectGateway(self._handles, node, self._recorder.count_fallback)
         limits = arguments.ingress.limits
         gateway = self._channels or self._handles
         self._dataplane = DataPlane(gateway, limits, self._recorder.observe_batch)
         app = create_app(self._dataplane, arguments.http, limits, self._recorder)
-        self._http = HttpListener(app, arguments.http)
+        self._http = HttpListener(app, arguments.http, infer=app.infer)
         self._metrics: HttpListener | None = None
         if arguments.metrics.enabled:
             self._metrics = HttpListener(
@@ -74,6 +74,7 @@ class Ingress:
         await self._http.start()
         if self._grpc is not None:
             await self._grpc.start()
+        settle()
 
     async def _follow(self) -> None:
         """Keeps the data plane on the newest table; without the router, on the last one."""

@@ -13,7 +13,7 @@ import ray
 from deployments import scaling
 from deployments.announcer import Announcer
 from deployments.arguments import ReplicaArguments, ReplicaSettings
-from deployments.process import set_up
+from deployments.process import set_up, settle
 from serve_app.artifacts.fetch import fetch_artifact
 from serve_app.config.model import ResourcesConfig
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
@@ -58,6 +58,7 @@ class ModelReplica:
         self._host = host
         key = VersionKey(arguments.model, arguments.version)
         self._announcer = Announcer(key, host, self._slots)
+        settle()
         logger.info("ready", extra={"action": "load", "model": arguments.model})
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:

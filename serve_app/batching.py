@@ -3,7 +3,8 @@
 There is one `VersionQueue` per model version in each ingress. A *slot* is one batch in flight. When
 a slot is free, what has arrived in this turn of the event loop goes out at once; when none is,
 requests wait and leave together, up to `max_rows`. So a quiet service has no added latency and a
-busy one full batches, with no wait time to tune.
+busy one full batches, with no wait time to tune. How many slots are useful, how large a batch may
+be and whether a moment's wait pays is learnt from every batch (`serve_app.pacing`).
 """
 
 from __future__ import annotations
@@ -14,43 +15,28 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from time import monotonic
 
-import numpy as np
-
+from serve_app.assembly import assemble, error_of
+from serve_app.context import current_request
+from serve_app.deadlines import DeadlineWatch
 from serve_app.domain.gateway import Gateway
-from serve_app.domain.inference import BatchResult, Failure, InferenceBatch, VersionKey
+from serve_app.domain.inference import BatchResult, VersionKey
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
 from serve_app.errors import (
     DeadlineExceeded,
-    InvalidInput,
-    ModelFailed,
-    NotReady,
     ReplicaLost,
     ServeAppError,
 )
+from serve_app.pacing import Pace
 from serve_app.telemetry.trace import RequestTrace
-from serve_app.waiting import ALONE, Member, WaitingRoom
+from serve_app.waiting import Flight, Member, Settle, WaitingRoom
 
 logger = logging.getLogger(__name__)
 
-BatchObserver = Callable[[VersionKey, int, float], None]
-"""Told once per computed batch: version, rows, compute seconds."""
+BatchObserver = Callable[[VersionKey, int, BatchResult], None]
+"""Told once per computed batch: version, rows, and what came back."""
 
 TOO_LATE = "the deadline of the request passed"
-
-_SWEEP_S = 0.005
-"""Deadlines are looked at no more often than this."""
-
-
-class _Flight:
-    """One batch that is out."""
-
-    __slots__ = ("task", "wanted")
-
-    def __init__(self, members: list[Member]) -> None:
-        self.wanted = set(members)
-        """The members that still want the answer."""
-        self.task: asyncio.Task[None] | None = None
 
 
 class VersionQueue:
@@ -66,22 +52,24 @@ class VersionQueue:
         policy: BatchingPolicy,
         *,
         slots: int,
+        replicas: int = 1,
         idempotent: bool = True,
         observe: BatchObserver | None = None,
     ) -> None:
         self._key = key
         self._gateway = gateway
         self._slots = slots
+        self._pace = Pace(policy.max_rows, slots, replicas)
+        self._rows_out = 0
         self._idempotent = idempotent
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._room = WaitingRoom(policy)
         self._retries: deque[Member] = deque()
-        self._flights: set[_Flight] = set()
-        self._live: set[Member] = set()
+        self._flights: set[Flight] = set()
+        self._deadlines = DeadlineWatch(self._expire)
         self._flush_handle: asyncio.Handle | None = None
         self._hold_timer: asyncio.TimerHandle | None = None
-        self._sweep_timer: asyncio.TimerHandle | None = None
 
     @property
     def in_flight(self) -> int:
@@ -103,12 +91,15 @@ class VersionQueue:
         """Payload bytes that wait."""
         return self._room.bytes
 
-    def follow(self, policy: BatchingPolicy, slots: int, *, idempotent: bool) -> None:
+    def follow(
+        self, policy: BatchingPolicy, slots: int, *, replicas: int = 1, idempotent: bool = True
+    ) -> None:
         """Takes over what a new route table says."""
         self._room.policy, self._slots, self._idempotent = policy, slots, idempotent
+        self._pace.follow(policy.max_rows, slots, replicas)
         self._schedule()
 
-    async def submit(
+    def submit(
         self,
         inputs: Mapping[str, Array],
         *,
@@ -117,8 +108,12 @@ class VersionQueue:
         deadline: float,
         signature: Hashable,
         trace: RequestTrace,
-    ) -> Mapping[str, Array]:
-        """Adds one request and waits for its outputs.
+        settle: Settle,
+    ) -> Member:
+        """Adds one request; `settle` hears how it ends, later and from the event loop.
+
+        It is told of DeadlineExceeded if the deadline passes before an answer comes, and else of
+        what the batch, or this member of it, failed with.
 
         Args:
             inputs: arrays that share their first dimension.
@@ -127,36 +122,96 @@ class VersionQueue:
             deadline: `time.monotonic()` seconds.
             signature: only members with an equal signature share a batch; `ALONE` shares with none.
             trace: receives queue and compute seconds and the batch's size.
+            settle: called at most once; not after `withdraw`.
+
+        Returns:
+            What `withdraw` takes.
 
         Raises:
             Overloaded: the queue is full.
             PayloadTooLarge: the request is larger than the whole queue may be.
-            DeadlineExceeded: the deadline passed before an answer came.
-            ServeAppError: what the batch, or this member of it, failed with.
         """
-        member = Member(inputs, rows, size, deadline, signature, trace, self._loop.create_future())
+        member = Member(inputs, rows, size, deadline, signature, trace, settle)
         self._room.admit(member)
-        self._live.add(member)
-        self._watch(deadline)
-        self._schedule()
-        try:
-            return await member.future
-        except asyncio.CancelledError:
-            self._abandon(member)
-            raise
-        finally:
-            self._live.discard(member)
+        self._deadlines.add(member)
+        if self._flush_handle is None:
+            self._schedule()
+        return member
+
+    def withdraw(self, member: Member) -> None:
+        """Nobody waits for this member any more; a batch that nobody waits for is cancelled."""
+        if member.done:
+            return
+        member.done = True
+        member.settle = _settled
+        self._deadlines.discard(member)
+        self._leave(member)
+
+    def _leave(self, member: Member) -> None:
+        """Takes a member out of the room, or out of its batch."""
+        self._room.withdraw(member)
+        flight = member.flight
+        if flight is not None:
+            flight.wanted -= 1
+            if not flight.wanted and flight.task is not None:
+                flight.task.cancel()
+                # A task that is cancelled before its first step never reaches its `finally`.
+                self._land(flight)
+                self._schedule()
+
+    def _land(self, flight: Flight) -> None:
+        """A batch is out no more."""
+        if flight in self._flights:
+            self._flights.discard(flight)
+            self._rows_out -= flight.rows
+
+    def _expire(self, member: Member) -> None:
+        if not member.done:
+            self._leave(member)
+            self._settle(member, None, DeadlineExceeded(TOO_LATE))
 
     def close(self, error: ServeAppError) -> None:
         """Fails everything that waits; batches in flight end by themselves."""
-        for member in [*self._retries, *self._room.clear()]:
-            _fail(member, error)
+        waiting = [*self._retries, *self._room.clear()]
         self._retries.clear()
+        for member in waiting:
+            self._fail(member, error)
+
+    def _settle(
+        self, member: Member, outputs: Mapping[str, Array] | None, error: ServeAppError | None
+    ) -> None:
+        """Ends one member; what its callback raises must not reach the other members."""
+        if member.done:
+            return
+        member.done = True
+        self._deadlines.discard(member)
+        # A callback leads back to whoever holds the member: without it there is no such cycle, and
+        # a request's tensors go with the request instead of waiting for the garbage collector.
+        settle, member.settle = member.settle, _settled
+        try:
+            settle(outputs, error)
+        except Exception:
+            logger.exception(
+                "a request could not take its result",
+                extra={"action": "settle", "request_id": member.trace.request_id},
+            )
+
+    def _fail(self, member: Member, error: ServeAppError) -> None:
+        """Gives each member an error of its own: one must not get tracebacks from two requests."""
+        if not member.done:
+            self._settle(member, None, type(error)(*error.args))
 
     def _schedule(self) -> None:
         """Flushes at the end of this turn of the loop, so that its arrivals go together."""
-        if self._flush_handle is None and len(self._flights) < self._slots:
+        if self._flush_handle is None and len(self._flights) < self._useful_slots():
             self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _useful_slots(self) -> int:
+        """Slots that are worth using now; a retry may have any."""
+        if self._retries or not self._room.policy.adaptive:
+            return self._slots
+        pace = self._pace
+        return pace.slots if self._room.rows < pace.rows else pace.slots_when_full
 
     def _flush(self) -> None:
         self._flush_handle = None
@@ -167,148 +222,138 @@ class VersionQueue:
             members = self._next_members()
             if not members:
                 return
-            flight = _Flight(members)
+            rows = 0
+            for member in members:
+                rows += member.rows
+            flight = Flight(len(members), rows, len(self._flights))
+            for member in members:
+                member.flight = flight
             self._flights.add(flight)
+            self._rows_out += rows
             flight.task = self._loop.create_task(self._fly(flight, members))
 
     def _next_members(self) -> list[Member]:
         while self._retries:
             member = self._retries.popleft()
-            if not member.future.done():
+            if not member.done:
                 return [member]
         now = monotonic()
-        while True:
-            departure = self._room.take(now)
+        rows = self._rows_to_send(now)
+        while rows:
+            departure = self._room.take(now, rows)
             if departure.due is not None:
                 self._hold_timer = self._loop.call_later(departure.due - now, self._flush)
             in_time = [member for member in departure.members if member.deadline > now]
             if len(in_time) < len(departure.members):
                 for member in departure.members:
                     if member.deadline <= now:
-                        _fail(member, DeadlineExceeded(TOO_LATE))
+                        self._fail(member, DeadlineExceeded(TOO_LATE))
             if in_time or not departure.members:
                 return in_time
+        return []
 
-    async def _fly(self, flight: _Flight, members: list[Member]) -> None:
+    def _rows_to_send(self, now: float) -> int:
+        """How many rows the next batch may have; 0: none is to leave now."""
+        room, policy = self._room, self._room.policy
+        if not policy.adaptive or not room.members:
+            return policy.max_rows
+        plan = self._pace.decide(
+            now,
+            waiting=room.members,
+            rows=room.rows,
+            budget_s=room.nearest_deadline(self._pace.rows) - now,
+            in_flight=len(self._flights),
+            rows_out=self._rows_out,
+        )
+        if len(self._flights) >= plan.slots:
+            return 0
+        # Counts of several signatures together say nothing about whom a hold would gather.
+        if plan.wait_s and not policy.max_wait_ms and not room.mixed:
+            self._hold_timer = self._loop.call_later(plan.wait_s, self._flush)
+            return 0
+        return plan.rows
+
+    async def _fly(self, flight: Flight, members: list[Member]) -> None:
         departed = monotonic()
+        current_request.set(members[0].trace)
         try:
-            batch = _assemble(members, departed, self._room.policy.max_rows)
+            batch = assemble(members, departed, self._room)
             result = await self._gateway.call(self._key, batch, max(batch.budgets_s))
+            landed = monotonic()
+            self._land(flight)
             self._deliver(members, result, departed)
+            self._learn(flight, len(members), result, landed - departed)
         except ReplicaLost as error:
             self._retry_or_fail(members, error)
         except ServeAppError as error:
+            if isinstance(error, DeadlineExceeded):
+                self._pace.troubled(flight.rows)
             for member in members:
-                _fail(member, error)
+                self._fail(member, error)
         except asyncio.CancelledError:
             # Ours, if nobody wants the answer; else the transport gave the call up.
-            self._retry_or_fail(list(flight.wanted), ReplicaLost("the call was cancelled"))
+            self._retry_or_fail(members, ReplicaLost("the call was cancelled"))
             raise
         except Exception:
             for member in members:
-                _fail(member, ServeAppError())
+                self._fail(member, ServeAppError())
             logger.exception("batch failed", extra={"action": "batch", **self._key._asdict()})
         finally:
-            self._flights.discard(flight)
+            self._land(flight)
             self._schedule()
+
+    def _learn(
+        self, flight: Flight, members: int, result: BatchResult, round_trip_s: float
+    ) -> None:
+        for failure in result.failures.values():
+            if failure.code == DeadlineExceeded.code:
+                self._pace.troubled(flight.rows)
+                return
+        self._pace.finished(
+            requests=members,
+            rows=flight.rows,
+            compute_s=result.compute_s,
+            round_trip_s=round_trip_s,
+            ahead=flight.ahead,
+            waiting=self._room.members,
+        )
 
     def _deliver(self, members: list[Member], result: BatchResult, departed: float) -> None:
         total = sum([member.rows for member in members])
         if self._observe is not None:
-            self._observe(self._key, total, result.compute_s)
+            self._observe(self._key, total, result)
+        outputs, failures = result.outputs, result.failures
+        alone = len(members) == 1
         start = 0
         for index, member in enumerate(members):
             trace = member.trace
             trace.queue_s = departed - member.arrived
             trace.compute_s = result.compute_s
             trace.batch_rows = total
-            failure = result.failures.get(index) if result.failures else None
-            if failure is not None:
-                _fail(member, _error(failure))
+            trace.transport = result.transport
+            if failures and (failure := failures.get(index)) is not None:
+                self._settle(member, None, error_of(failure))
                 continue
             stop = start + member.rows
-            if not member.future.done():
-                member.future.set_result(
-                    result.outputs
-                    if len(members) == 1
-                    else {name: array[start:stop] for name, array in result.outputs.items()}
-                )
+            self._settle(
+                member,
+                outputs if alone else {name: array[start:stop] for name, array in outputs.items()},
+                None,
+            )
             start = stop
 
     def _retry_or_fail(self, members: list[Member], error: ReplicaLost) -> None:
         """Retries each member once and alone, so that one input cannot kill a replica for all."""
         for member in members:
+            if member.done:
+                continue
             if member.retried or not self._idempotent:
-                _fail(member, error)
+                self._fail(member, error)
             else:
                 member.retried = True
+                member.flight = None
                 self._retries.append(member)
 
-    def _watch(self, deadline: float) -> None:
-        """One timer looks after all deadlines: one per request would cost more than its routing."""
-        timer = self._sweep_timer
-        now = self._loop.time()
-        due = max(now + deadline - monotonic(), now + _SWEEP_S)
-        if timer is not None:
-            if timer.when() <= due:
-                return
-            timer.cancel()
-        self._sweep_timer = self._loop.call_at(due, self._sweep)
 
-    def _sweep(self) -> None:
-        self._sweep_timer = None
-        now = monotonic()
-        for member in [member for member in self._live if member.deadline <= now]:
-            if not member.future.done():
-                member.future.set_exception(DeadlineExceeded(TOO_LATE))
-                self._abandon(member)
-            self._live.discard(member)
-        if self._live:
-            self._watch(min([member.deadline for member in self._live]))
-
-    def _abandon(self, member: Member) -> None:
-        """Nobody waits for this member; a batch that nobody waits for is cancelled."""
-        self._room.withdraw(member)
-        for flight in self._flights:
-            if member in flight.wanted:
-                flight.wanted.discard(member)
-                if not flight.wanted and flight.task is not None:
-                    flight.task.cancel()
-                    # A task that is cancelled before its first step never reaches its `finally`.
-                    self._flights.discard(flight)
-                    self._schedule()
-                return
-
-
-def _fail(member: Member, error: ServeAppError) -> None:
-    """Gives each member an error of its own: one instance must not be raised in two tasks."""
-    if not member.future.done():
-        member.future.set_exception(type(error)(*error.args))
-
-
-def _assemble(members: list[Member], now: float, max_rows: int) -> InferenceBatch:
-    first = members[0].inputs
-    if len(members) == 1:
-        inputs = first
-    else:
-        inputs = {
-            name: np.concatenate([member.inputs[name] for member in members]) for name in first
-        }
-    return InferenceBatch(
-        inputs,
-        tuple([member.rows for member in members]),
-        tuple([member.deadline - now for member in members]),
-        tuple([member.trace.request_id for member in members]),
-        0 if members[0].signature is ALONE else max_rows,
-    )
-
-
-def _error(failure: Failure) -> ServeAppError:
-    if failure.code == InvalidInput.code:
-        return InvalidInput(failure.detail, failure.field)
-    return _FAILURES.get(failure.code, ModelFailed)(failure.detail)
-
-
-_FAILURES: dict[str, type[ServeAppError]] = {
-    error.code: error for error in (ModelFailed, DeadlineExceeded, NotReady)
-}
+def _settled(_outputs: Mapping[str, Array] | None, _error: ServeAppError | None) -> None:
+    """Stands where the callback of a member stood that is done."""

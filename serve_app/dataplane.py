@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import asyncio
+from collections.abc import Callable, Hashable, Mapping
 
 from serve_app.batching import BatchObserver, VersionQueue
 from serve_app.config.ingress import RequestLimits
@@ -20,13 +21,60 @@ from serve_app.domain.tensor import DATATYPES, Array, nbytes, shape_fits
 from serve_app.errors import (
     Draining,
     InvalidInput,
+    ModelFailed,
     NotReady,
     Overloaded,
     PayloadTooLarge,
+    ServeAppError,
     VersionNotFound,
 )
 from serve_app.telemetry.trace import RequestTrace
-from serve_app.waiting import ALONE
+from serve_app.waiting import ALONE, Member
+
+Settled = Callable[[InferenceResult | None, ServeAppError | None], None]
+"""Takes the result of a request or the error that it failed with: exactly one of them is given."""
+
+
+class Ticket:
+    """One request that the data plane works on."""
+
+    __slots__ = ("_key", "_plane", "_queue", "_settled", "_wanted", "member")
+
+    member: Member
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        queue: VersionQueue,
+        key: VersionKey,
+        wanted: tuple[str, ...] | None,
+        settled: Settled,
+    ) -> None:
+        self._plane = plane
+        self._queue = queue
+        self._key = key
+        self._wanted = wanted
+        self._settled = settled
+
+    def settle(self, outputs: Mapping[str, Array] | None, error: ServeAppError | None) -> None:
+        """The batcher's answer."""
+        self._plane.in_flight -= 1
+        if outputs is None:
+            self._settled(None, error)
+            return
+        if self._wanted is not None:
+            try:
+                outputs = {name: outputs[name] for name in self._wanted}
+            except KeyError as missing:
+                self._settled(None, ModelFailed(f"the model gave no output {missing}"))
+                return
+        self._settled(InferenceResult(self._key.model, self._key.version, outputs), None)
+
+    def cancel(self) -> None:
+        """Withdraws the request, if it has not been settled: nobody hears of it any more."""
+        if not self.member.done:
+            self._plane.in_flight -= 1
+            self._queue.withdraw(self.member)
 
 
 class DataPlane:
@@ -68,10 +116,15 @@ class DataPlane:
         for key, queue in list(self._queues.items()):
             route = routes.get(key)
             if route is None:
-                queue.close(NotReady(f"{key} was removed"))
                 del self._queues[key]
+                queue.close(NotReady(f"{key} was removed"))
             else:
-                queue.follow(route.batching, _slots(route, table), idempotent=route.idempotent)
+                queue.follow(
+                    route.batching,
+                    _slots(route, table),
+                    replicas=_replicas(route, table),
+                    idempotent=route.idempotent,
+                )
 
     def admit(self, model: str, version: str | None) -> ModelRoute:
         """What can be refused before a request's body is read or decoded.
@@ -97,26 +150,29 @@ class DataPlane:
                 raise Overloaded("the queue of this version is full")
         return route
 
-    async def infer(self, request: InferenceRequest, trace: RequestTrace) -> InferenceResult:
-        """Answers one request.
+    def start(self, request: InferenceRequest, trace: RequestTrace, settle: Settled) -> Ticket:
+        """Takes one request in; `settle` hears how it ends, later and from the event loop.
+
+        Args:
+            request: what to compute.
+            trace: filled in along the way.
+            settle: called once with the result or with an error, unless the ticket is cancelled.
 
         Raises:
             RequestError: the request is at fault.
-            Unavailable: not ready, overloaded, draining, or the replica was lost.
-            DeadlineExceeded: its deadline passed.
-            ModelFailed: the model could not compute it.
+            Unavailable: not ready, overloaded, or draining.
         """
         if self.draining:
             raise Draining("this server is shutting down")
-        current_request.set(trace)
         model = self.table.model(request.model)
         trace.model = model.name
         route = choose_version(model, request.version, request.request_id)
         trace.version = route.key.version
         if request.version is None:
             trace.arm = trace.version
-        rows, signature = self._check(model, request.inputs)
-        wanted = _wanted(model, request.outputs)
+        inputs = request.inputs
+        rows, signature = self._check(model, inputs)
+        wanted = _wanted(model, request.outputs) if request.outputs else None
         trace.rows = rows
         timeout_s = route.timeout_s
         if request.timeout_s is not None and request.timeout_s < timeout_s:
@@ -124,21 +180,44 @@ class DataPlane:
         queue = self._queues.get(route.key)
         if queue is None:
             queue = self._open(route)
+        ticket = Ticket(self, queue, route.key, wanted, settle)
+        ticket.member = queue.submit(
+            inputs,
+            rows=rows,
+            size=sum([nbytes(array) for array in inputs.values()]),
+            deadline=trace.started + timeout_s,
+            signature=signature,
+            trace=trace,
+            settle=ticket.settle,
+        )
         self.in_flight += 1
+        return ticket
+
+    async def infer(self, request: InferenceRequest, trace: RequestTrace) -> InferenceResult:
+        """Answers one request, for callers that have a task; cancelling it withdraws the request.
+
+        Raises:
+            RequestError: the request is at fault.
+            Unavailable: not ready, overloaded, draining, or the replica was lost.
+            DeadlineExceeded: its deadline passed.
+            ModelFailed: the model could not compute it.
+        """
+        current_request.set(trace)
+        answer: asyncio.Future[InferenceResult] = asyncio.get_running_loop().create_future()
+
+        def settle(result: InferenceResult | None, error: ServeAppError | None) -> None:
+            if answer.done():  # cancelled in this turn of the loop, and not yet withdrawn
+                return
+            if result is not None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error or ServeAppError())
+
+        ticket = self.start(request, trace, settle)
         try:
-            outputs = await queue.submit(
-                request.inputs,
-                rows=rows,
-                size=sum([nbytes(array) for array in request.inputs.values()]),
-                deadline=trace.started + timeout_s,
-                signature=signature,
-                trace=trace,
-            )
+            return await answer
         finally:
-            self.in_flight -= 1
-        if wanted is not None:
-            outputs = {name: outputs[name] for name in wanted}
-        return InferenceResult(model.name, route.key.version, outputs)
+            ticket.cancel()
 
     def _open(self, route: VersionRoute) -> VersionQueue:
         queue = self._queues[route.key] = VersionQueue(
@@ -146,6 +225,7 @@ class DataPlane:
             self._gateway,
             route.batching,
             slots=_slots(route, self.table),
+            replicas=_replicas(route, self.table),
             idempotent=route.idempotent,
             observe=self._observe,
         )
@@ -228,16 +308,19 @@ class DataPlane:
         return rows
 
 
+def _replicas(route: VersionRoute, table: RouteTable) -> int:
+    """How many replicas this ingress keeps busy, if all ingresses are."""
+    return max(1, -(-route.replicas // max(1, table.ingresses)))
+
+
 def _slots(route: VersionRoute, table: RouteTable) -> int:
     """This ingress' share of the batches that the version's replicas work on at a time."""
     total = route.replicas * route.batching.slots_per_replica
     return max(1, total // max(1, table.ingresses))
 
 
-def _wanted(model: ModelRoute, names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The requested outputs; None when all are wanted in their declared order."""
-    if not names:
-        return None
+def _wanted(model: ModelRoute, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The requested outputs, checked."""
     declared = [spec.name for spec in model.outputs]
     for index, name in enumerate(names):
         if name not in declared:

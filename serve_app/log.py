@@ -26,10 +26,12 @@ from serve_app.context import current_request
 EXTRA_FIELDS: tuple[str, ...] = (
     "action",
     "request_id",
+    "trace_id",
     "model",
     "version",
     "arm",
     "protocol",
+    "transport",
     "status",
     "code",
     "duration_ms",

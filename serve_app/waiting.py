@@ -4,31 +4,55 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from itertools import islice
 from time import monotonic
 from typing import NamedTuple
 
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
-from serve_app.errors import Overloaded, PayloadTooLarge
+from serve_app.errors import Overloaded, PayloadTooLarge, ServeAppError
 from serve_app.telemetry.trace import RequestTrace
 
 ALONE: Hashable = None
 """The signature of requests that share a batch with nobody."""
 
+Settle = Callable[[Mapping[str, Array] | None, ServeAppError | None], None]
+"""Takes the outputs of a member or the error that it failed with: exactly one of them is given."""
+
 _COMPACT_AT = 1000
 
 
+class Flight:
+    """One batch that is out."""
+
+    __slots__ = ("ahead", "rows", "task", "wanted")
+
+    def __init__(self, wanted: int, rows: int, ahead: int) -> None:
+        self.wanted = wanted
+        """How many members still want the answer."""
+        self.rows = rows
+        self.ahead = ahead
+        """Batches that were out when it left."""
+        self.task: asyncio.Task[None] | None = None
+
+
 class Member:
-    """One request inside the batcher."""
+    """One request inside the batcher.
+
+    `settle` is called at most once, and never once the member is `done`: answered, failed or
+    withdrawn. It runs in the event loop and must not wait.
+    """
 
     __slots__ = (
         "arrived",
         "deadline",
-        "future",
+        "done",
+        "flight",
         "inputs",
         "retried",
         "rows",
+        "settle",
         "signature",
         "size",
         "trace",
@@ -43,7 +67,7 @@ class Member:
         deadline: float,
         signature: Hashable,
         trace: RequestTrace,
-        future: asyncio.Future[Mapping[str, Array]],
+        settle: Settle,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
@@ -51,8 +75,10 @@ class Member:
         self.deadline = deadline
         self.signature = signature
         self.trace = trace
-        self.future = future
+        self.settle = settle
         self.arrived = monotonic()
+        self.done = False
+        self.flight: Flight | None = None
         self.retried = False
         self.waiting = False
 
@@ -71,6 +97,7 @@ class WaitingRoom:
         self.policy = policy
         self.rows = 0
         self.bytes = 0
+        self.members = 0
         self._queues: dict[Hashable, deque[Member]] = {}
         self._gone = 0
 
@@ -103,6 +130,7 @@ class WaitingRoom:
             queue = self._queues[member.signature] = deque()
         queue.append(member)
         member.waiting = True
+        self.members += 1
         self.rows += member.rows
         self.bytes += member.size
 
@@ -116,15 +144,30 @@ class WaitingRoom:
         if self._gone >= _COMPACT_AT and self._gone > self.rows:
             self._compact()
 
-    def take(self, now: float) -> Departure:
-        """Removes the members of the next batch: the oldest signature that need not wait."""
+    @property
+    def mixed(self) -> bool:
+        """Whether members of several signatures wait."""
+        return len(self._queues) > 1
+
+    def nearest_deadline(self, rows: int) -> float:
+        """The first deadline among those that would leave with a batch of so many rows."""
+        queue = self._by_age()[0]
+        return min([member.deadline for member in islice(queue, rows)])
+
+    def take(self, now: float, max_rows: int) -> Departure:
+        """Removes the members of the next batch: the oldest signature that need not wait.
+
+        Args:
+            now: by `time.monotonic`.
+            max_rows: that it may have, unless a single request has more.
+        """
         due: float | None = None
         for queue in self._by_age():
             ready_at = self._ready_at(queue)
             if ready_at > now:
                 due = ready_at if due is None else min(due, ready_at)
                 continue
-            members = self._take_from(queue)
+            members = self._take_from(queue, max_rows)
             if members:
                 return Departure(members)
         return Departure([], due)
@@ -133,7 +176,7 @@ class WaitingRoom:
         """Empties the room; returns who was in it."""
         members = list(self)
         self._queues.clear()
-        self.rows = self.bytes = self._gone = 0
+        self.rows = self.bytes = self.members = self._gone = 0
         for member in members:
             member.waiting = False
         return members
@@ -155,11 +198,10 @@ class WaitingRoom:
                 return 0.0
         return queue[0].arrived + wait_s
 
-    def _take_from(self, queue: deque[Member]) -> list[Member]:
-        """Up to `max_rows` rows; a larger single request goes alone."""
+    def _take_from(self, queue: deque[Member], max_rows: int) -> list[Member]:
         members: list[Member] = []
         signature = queue[0].signature
-        limit = 1 if signature is ALONE else self.policy.max_rows
+        limit = 1 if signature is ALONE else max_rows
         rows = 0
         while queue and (not members or rows + queue[0].rows <= limit):
             member = queue.popleft()
@@ -175,6 +217,7 @@ class WaitingRoom:
 
     def _leave(self, member: Member) -> None:
         member.waiting = False
+        self.members -= 1
         self.rows -= member.rows
         self.bytes -= member.size
 

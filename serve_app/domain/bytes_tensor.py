@@ -27,12 +27,11 @@ def bytes_array(elements: list[bytes], shape: tuple[int, ...]) -> Array:
     return array.reshape(shape)
 
 
-def check_count(count: int, field: str | None, max_elements: int = MAX_ELEMENTS) -> None:
+def check_count(count: int, field: str | None, max_elements: int | None = None) -> None:
     """Refuses more elements than one tensor may have."""
-    if count > max_elements:
-        raise PayloadTooLarge(
-            f"{count} elements of BYTES are more than the allowed {max_elements}", field
-        )
+    limit = MAX_ELEMENTS if max_elements is None else max_elements
+    if count > limit:
+        raise PayloadTooLarge(f"{count} elements of BYTES are more than the allowed {limit}", field)
 
 
 def pack_bytes(array: Array) -> bytes:
@@ -49,7 +48,7 @@ def unpack_bytes(
     field: str | None = None,
     start: int = 0,
     size: int | None = None,
-    max_elements: int = MAX_ELEMENTS,
+    max_elements: int | None = None,
 ) -> Array:
     """Splits a part of a buffer into `count` elements: a flat object array of `bytes`.
 
@@ -61,7 +60,7 @@ def unpack_bytes(
         field: the part of the request that an error names.
         start: where the first one begins.
         size: how many bytes all of them have; None: up to the buffer's end.
-        max_elements: how many there may be.
+        max_elements: how many there may be; None: as many as in a tensor of a request.
 
     Raises:
         InvalidInput: the part does not hold exactly `count` elements.

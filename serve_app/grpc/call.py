@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 import grpc
 
@@ -14,6 +15,9 @@ from serve_app.grpc.errors import REQUEST_ID, Metadata, failure
 from serve_app.public_error import public_error
 
 logger = logging.getLogger(__name__)
+
+_TRACEPARENT = "traceparent"
+_TRACE = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Context(Protocol):
@@ -34,12 +38,27 @@ class Context(Protocol):
         """Ends the RPC with an error."""
 
 
-def identify(context: Context) -> str:
-    """The request id of an RPC: the client's `x-request-id`, or a new one."""
+class Caller(NamedTuple):
+    """What a client's metadata says."""
+
+    request_id: str
+    """Its `x-request-id`, or a new one."""
+    named: bool
+    """Whether it sent an `x-request-id`, usable or not, and so looks for one in the answer."""
+    traceparent: str
+    """Its W3C trace context of version 00; empty if it sent none."""
+
+
+def caller(context: Context) -> Caller:
+    """Reads the metadata of an RPC."""
+    given: bytes | None = None
+    traceparent = ""
     for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID:
-            return request_id(value.encode() if isinstance(value, str) else value)
-    return request_id(None)
+        if key == REQUEST_ID and given is None:
+            given = value.encode() if isinstance(value, str) else value
+        elif key == _TRACEPARENT and isinstance(value, str) and _TRACE.fullmatch(value) is not None:
+            traceparent = value
+    return Caller(request_id(given), given is not None, traceparent)
 
 
 async def abort(context: Context, error: ServeAppError, identifier: str, version: str) -> NoReturn:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from serve_app.domain.bytes_tensor import bytes_array, check_count
-from serve_app.domain.raw_tensor import Shape
+from serve_app.domain.raw_tensor import Buffer, Shape, to_raw
 from serve_app.domain.tensor import BYTES, DTYPES, Array
 from serve_app.errors import InvalidInput
 from serve_app.grpc.generated.open_inference_pb2 import InferTensorContents
-from serve_app.grpc.wire import varint
-
-_LENGTH_DELIMITED = 2
+from serve_app.grpc.wire import LENGTH_DELIMITED, varint
 
 FIELDS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -37,7 +35,7 @@ _NUMBERS = {
     name: field.number for name, field in InferTensorContents.DESCRIPTOR.fields_by_name.items()
 }
 _PACKED = {
-    datatype: bytes([_NUMBERS[FIELDS[datatype]] << 3 | _LENGTH_DELIMITED])
+    datatype: bytes([_NUMBERS[FIELDS[datatype]] << 3 | LENGTH_DELIMITED])
     for datatype in ("BOOL", "FP32", "FP64")
 }
 """Datatype -> the tag before its packed elements."""
@@ -100,11 +98,12 @@ def _narrow(wide: Array, datatype: str, field: str) -> Array:
     return wide.astype(dtype)
 
 
-def fill_contents(contents: InferTensorContents, array: Array, datatype: str) -> None:
-    """Writes a tensor, of a datatype that has a field, as typed contents."""
+def contents_parts(array: Array, datatype: str) -> tuple[Buffer, ...]:
+    """Serialises a tensor, of a datatype that has a field, as typed contents."""
     tag = _PACKED.get(datatype)
     if tag is not None:
-        data = array.tobytes()
-        contents.MergeFromString(b"".join((tag, varint(len(data)), data)))
-    else:
-        getattr(contents, FIELDS[datatype]).extend(array.ravel().tolist())
+        data = to_raw(array)
+        return tag, varint(len(data)), data
+    contents = InferTensorContents()
+    getattr(contents, FIELDS[datatype]).extend(array.ravel().tolist())
+    return (contents.SerializeToString(),)

@@ -1,18 +1,17 @@
-"""ModelInfer messages to and from the data plane's values."""
+"""ModelInfer requests as the data plane's values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from serve_app.config.ingress import RequestLimits
-from serve_app.domain.inference import InferenceRequest, InferenceResult
+from serve_app.domain.inference import InferenceRequest
 from serve_app.domain.parameters import check_output_parameters, timeout_s
-from serve_app.domain.raw_tensor import Buffer, datatype_of, element_count, from_raw, to_raw
+from serve_app.domain.raw_tensor import Buffer, element_count, from_raw
 from serve_app.domain.tensor import DTYPES, LONGEST_NAME, Array
 from serve_app.errors import InvalidInput, PayloadTooLarge
-from serve_app.grpc.contents import FIELDS, array_from_contents, fill_contents
-from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from serve_app.grpc.wire import join_response
+from serve_app.grpc.contents import array_from_contents
+from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest
 
 
 def decode_request(
@@ -126,32 +125,3 @@ def _bad_name(kind: str, name: str, where: str) -> InvalidInput:
     if len(name) > LONGEST_NAME:
         return InvalidInput(f"name must have at most {LONGEST_NAME} characters", f"{where}.name")
     return InvalidInput(f"{kind} {name!r} stands twice", f"{where}.name")
-
-
-def encode_response(result: InferenceResult, identifier: str, *, typed: bool) -> bytes:
-    """Writes the serialised answer.
-
-    A message is raw or typed as a whole. Raw is what stock clients read; typed contents are for
-    those who sent typed contents, unless an output is of a datatype that has no field there.
-
-    Args:
-        result: what the data plane answered.
-        identifier: the request's `id`.
-        typed: whether the request had typed contents.
-
-    Raises:
-        ModelFailed: an output is of no known datatype.
-    """
-    message = ModelInferResponse(
-        model_name=result.model, model_version=result.version, id=identifier
-    )
-    raw: list[Buffer] = []
-    datatypes = [datatype_of(name, array) for name, array in result.outputs.items()]
-    typed = typed and FIELDS.keys() >= set(datatypes)
-    for datatype, (name, array) in zip(datatypes, result.outputs.items(), strict=True):
-        tensor = message.outputs.add(name=name, datatype=datatype, shape=array.shape)
-        if typed:
-            fill_contents(tensor.contents, array, datatype)
-        else:
-            raw.append(to_raw(array))
-    return join_response(message, raw)

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2
 
 from serve_app.dataplane import DataPlane
 from serve_app.errors import Overloaded
-from serve_app.grpc.call import Context, abort, identify
+from serve_app.grpc.call import Context, abort, caller
 from serve_app.grpc.servicer import SERVICE
 
 _NAMES = ("", SERVICE)
@@ -41,7 +41,7 @@ class Health:
         async def watch(message: object, context: Context) -> None:
             if len(self._streams) >= _MAX_WATCHES:
                 full = Overloaded(f"{_MAX_WATCHES} streams watch already: use Check")
-                await abort(context, full, identify(context), "")
+                await abort(context, full, caller(context).request_id, "")
             stream = asyncio.create_task(self._servicer.Watch(message, context))
             self._streams.add(stream)
             try:

@@ -22,9 +22,10 @@ from serve_app.errors import (
     Overloaded,
     PayloadTooLarge,
 )
-from serve_app.grpc.call import Context, abort, identify, known
+from serve_app.grpc.answer import encode_response
+from serve_app.grpc.call import Context, abort, caller, known
 from serve_app.grpc.catalogue import Catalogue
-from serve_app.grpc.convert import decode_request, encode_response
+from serve_app.grpc.convert import decode_request
 from serve_app.grpc.errors import MODEL_VERSION, REQUEST_ID
 from serve_app.grpc.generated import open_inference_pb2 as pb
 from serve_app.grpc.wire import parse_request
@@ -85,7 +86,9 @@ class Servicer:
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Computes one request. Cancelling the RPC cancels this coroutine, and so the work."""
-        trace = RequestTrace("grpc", identify(context))
+        client = caller(context)
+        trace = RequestTrace("grpc", client.request_id)
+        trace.traceparent = client.traceparent
         try:
             answer = await self._infer(data, context, trace)
         except asyncio.CancelledError:
@@ -94,9 +97,12 @@ class Servicer:
             raise
         except Exception as exc:
             await self._fail(exc, context, trace)
-        context.set_trailing_metadata(
-            ((REQUEST_ID, trace.request_id), (MODEL_VERSION, trace.version))
-        )
+        # The answer names the version as well. Trailers that nobody looks for cost 20 µs in here,
+        # and a good deal of the client's time.
+        if client.named:
+            context.set_trailing_metadata(
+                ((REQUEST_ID, trace.request_id), (MODEL_VERSION, trace.version))
+            )
         self._telemetry.finish(trace, 200, OK)
         return answer
 
@@ -125,12 +131,14 @@ class Servicer:
 
     def _unary(self, request: type[_Request], answer: Callable[[_Request], Message]) -> _Handler:
         async def handle(data: bytes, context: Context) -> bytes:
-            trace = RequestTrace("grpc", identify(context))
+            client = caller(context)
+            trace = RequestTrace("grpc", client.request_id)
             try:
                 response = answer(_parse(request, data)).SerializeToString()
             except Exception as exc:
                 await self._fail(exc, context, trace)
-            context.set_trailing_metadata(((REQUEST_ID, trace.request_id),))
+            if client.named:
+                context.set_trailing_metadata(((REQUEST_ID, trace.request_id),))
             self._telemetry.finish(trace, 200, OK)
             return response
 

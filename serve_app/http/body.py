@@ -28,9 +28,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], cap: int) 
         PayloadTooLarge: it is announced as, or turns out, larger than `cap`.
         ClientGone: the client went away before its end.
     """
-    announced = headers.get(b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > cap:
-        raise _too_large(cap)
+    announced_length(headers, cap)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -40,7 +38,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], cap: int) 
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > cap:
-            raise _too_large(cap)
+            raise body_too_large(cap)
         if not message.get("more_body", False):
             break
         chunks.append(chunk)
@@ -50,7 +48,23 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], cap: int) 
     return b"".join(chunks)
 
 
-def _too_large(cap: int) -> PayloadTooLarge:
+def announced_length(headers: Mapping[bytes, bytes], cap: int) -> int:
+    """The length that the head announces, 0 if it does not.
+
+    Raises:
+        PayloadTooLarge: it is larger than `cap`.
+    """
+    announced = headers.get(b"content-length")
+    if announced is None or not announced.isdigit():
+        return 0
+    length = int(announced)
+    if length > cap:
+        raise body_too_large(cap)
+    return length
+
+
+def body_too_large(cap: int) -> PayloadTooLarge:
+    """The refusal of a body above the cap."""
     return PayloadTooLarge(f"the body is larger than the allowed {cap} bytes")
 
 

@@ -1,77 +1,77 @@
-"""One client connection: uvicorn's httptools protocol, with the limits that it does not have."""
+"""One client connection: httptools parses, and the limits of a public port are kept here."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Mapping
 
 import httptools
-from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from serve_app.domain.request_id import request_id
-from serve_app.errors import (
-    BodyTimeout,
-    HeadersTooLarge,
-    MalformedRequest,
-    Overloaded,
-    ServeAppError,
-)
+from serve_app.errors import BodyTimeout, MalformedRequest, Overloaded, ServeAppError
+from serve_app.http.asgi import AsgiApp
+from serve_app.http.asgi_exchange import AsgiExchange
 from serve_app.http.errors import error_response
-from serve_app.http.exchange import CLOSE, Exchange, write_head
+from serve_app.http.exchange import CLOSE, Exchange, Line, write_head
+from serve_app.http.infer_exchange import InferExchange
 from serve_app.http.listener_state import ListenerState, Phase
+from serve_app.http.parser import NO_PARSER, framing_head, has_body, new_parser
 from serve_app.http.patience import PhaseWatch, ReaderWatch
+from serve_app.http.request_head import asgi_scope, check_head, head_too_large
+from serve_app.http.v2.infer import InferEndpoint, infer_target
 
-_SPECIAL = frozenset({b"expect", b"host", b"transfer-encoding"})
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_HEAD, _BODY, _WORK, _IDLE = Phase.HEAD, Phase.BODY, Phase.WORK, Phase.IDLE
 _MAX_QUEUED = 16
 """So many pipelined requests may wait before we stop reading."""
-_HEADER_OVERHEAD = 4
-"""Colon, space and line break of a header, which the parser does not report."""
 _REFUSALS = 256
 """So many connections beyond the limit are told so; those beyond them are just closed."""
 
 
-class HttpConnection(HttpToolsProtocol):
-    """Adds time limits per phase, caps on the head, and error bodies of our shape.
+class HttpConnection(Line):
+    """Time limits per phase, caps on the head, pipelining, and error bodies of our shape.
 
     There are no timers per request: the listener calls `sweep` on each connection every so often,
     which notices when a connection has been waiting for the same thing for too long.
     """
 
-    server_state: ListenerState
     cycle: Exchange
     """The exchange whose request was parsed last; with pipelining not the one in work."""
 
     def __init__(
-        self,
-        config: Config,
-        server_state: ListenerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
+        self, server_state: ListenerState, app: AsgiApp, infer: InferEndpoint | None
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        self.server_state = server_state
         self.http = server_state.http
-        self.url = b""
+        self.parser = new_parser(self)
+        self.active: Exchange | None = None
+        self._app = app
+        self._infer = infer
         self._watch = PhaseWatch(server_state.limits_s)
         self._reader = ReaderWatch(self.http.write_timeout_s)
-        self.active: Exchange | None = None
         self._queued: deque[Exchange] = deque()
-        self._hosts = 0
-        self._head_bytes = 0  # of the headers that are complete
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._fields: Mapping[bytes, bytes] = {}
+        self._received = 0  # bytes in all
+        self._before = 0  # those that came before what is being parsed
+        self._began = 0  # those that had come when the first piece of this request did
         self._unparsed = 0  # bytes since the last that became a head or a body
         self._fault: ServeAppError | None = None
         self._discarding = False
         self._resuming = False
+        self._starting = False
 
     # What the transport reports
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
-        super().connection_made(transport)
-        surplus = len(self.connections) - self.http.max_connections
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        connections = self.server_state.connections
+        connections.add(self)
+        surplus = len(connections) - self.http.max_connections
         if surplus > _REFUSALS:
             transport.abort()
         elif surplus > 0:
@@ -79,39 +79,50 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: what it asked for is dropped."""
-        self.connections.discard(self)
+        self.server_state.connections.discard(self)
         self._discarding = True
         self._drop_queued()
         if self.active is not None:
             self.active.disconnect()
         self.flow.resume_writing()
         self.transport.close()
-        self.parser = None  # type: ignore[assignment]  # ends a cycle of references, as in uvicorn
+        self.parser = NO_PARSER  # ends a cycle of references; nothing is parsed any more
+
+    def pause_writing(self) -> None:
+        """The client does not take what we send."""
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self.flow.resume_writing()
+        if self._queued:
+            self._start_queued()
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes from the client."""
         if self._discarding:
             return
-        self._unparsed += len(data)
+        size = len(data)
+        self._before = self._received
+        self._received += size
+        self._unparsed += size
         rest: bytes | memoryview = data
         try:
             while rest:
-                rest = self._feed(rest)
+                try:
+                    self.parser.feed_data(rest)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    self._ignore_upgrade()
+                    rest = memoryview(rest)[upgrade.args[0] :]
         except httptools.HttpParserError:
             self._refuse(self._fault or MalformedRequest("this is not a valid HTTP/1.1 request"))
             return
-        waiting = self._watch.phase is Phase.HEAD or self._watch.phase is Phase.BODY
-        if waiting and self._unparsed > self.http.max_header_bytes:
-            self._refuse(self._head_too_large())
-
-    def _feed(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Parses; returns what is left behind a request that asked for an upgrade."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade()
-            return memoryview(data)[upgrade.args[0] :]
-        return b""
+        active = self.active
+        if active is not None and active.more_body and not active.response_complete:
+            active.stall()
+        if self._unparsed > self.http.max_header_bytes and self._watch.phase in (_HEAD, _BODY):
+            self._refuse(head_too_large(self.http))
 
     def _ignore_upgrade(self) -> None:
         """Goes on with a request that asked for an upgrade, as if it had not.
@@ -119,12 +130,10 @@ class HttpConnection(HttpToolsProtocol):
         Some clients offer h2c with every first request. Upgrades are not served here, but the
         parser stops at them, before the body: a new one takes over, told of the body's framing.
         """
-        framing = [header for header in self.headers if header[0] in _FRAMING]
-        self.parser = httptools.HttpRequestParser(self)
-        if framing:
+        self.parser = new_parser(self)
+        if has_body(self._fields):
             self._resuming = True
-            lines = [b"%b: %b\r\n" % header for header in framing]
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines))
+            self.parser.feed_data(framing_head(self._fields))
 
     # What the parser reports
 
@@ -132,83 +141,76 @@ class HttpConnection(HttpToolsProtocol):
         """The first byte of a request."""
         if self._resuming:
             return
-        super().on_message_begin()
-        self._hosts = 0
-        self._head_bytes = 0
-        self._watch.enter(Phase.HEAD)
+        self._url = b""
+        self._headers = []
+        self._began = self._before
+        self._watch.enter(_HEAD)
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request's target."""
+        if not self._resuming:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; trailers after a chunked body are ignored."""
-        if self._watch.phase is not Phase.HEAD:
-            return
-        self._head_bytes += len(name) + len(value) + _HEADER_OVERHEAD
-        name = name.lower()
-        if name in _SPECIAL:
-            if name == b"host":
-                self._hosts += 1
-            elif name == b"expect":
-                self.expect_100_continue = value.lower() == b"100-continue"
-            elif value.lower() != b"chunked":
-                raise self._failed(MalformedRequest("only chunked transfer encoding is supported"))
-        self.headers.append((name, value))
+        """One header; trailers after a chunked body come here as well, and nobody reads them."""
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is complete: the request starts, or waits for the one before it."""
         if self._resuming:
             self._resuming = False
             return
-        scope: Any = self.scope
-        version = self.parser.get_http_version()
-        self._check_head(version)
-        scope["http_version"] = version
-        scope["method"] = self.parser.get_method().decode("ascii")
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope["raw_path"] = url.path
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["query_string"] = url.query or b""
-        exchange = Exchange(
-            self.server_state,
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        parser = self.parser
+        if self._discarding:
+            return
+        headers = self._headers
+        self._fields = fields = dict(headers)
+        version = parser.get_http_version()
+        # The common head is found to be in order by a few comparisons.
+        if (
+            len(fields) != len(headers)
+            or len(headers) > self.http.max_headers
+            or self._received - self._began > self.http.max_header_bytes
+            or version != "1.1"
+            or b"host" not in fields
+            or b"transfer-encoding" in fields
+        ):
+            try:
+                check_head(self._url, headers, version, self.http)
+            except ServeAppError as fault:
+                self._fault = fault  # the parser hides what its callbacks raise
+                raise
+        keep_alive = version == "1.1" and parser.should_keep_alive()
+        awaits_continue = b"expect" in fields and fields[b"expect"].lower() == b"100-continue"
+        target = infer_target(self._url) if self._infer is not None else None
+        exchange: Exchange
+        if target is not None and self._infer is not None and parser.get_method() == b"POST":
+            exchange = InferExchange(
+                self,
+                self._infer,
+                target,
+                fields,
+                keep_alive=keep_alive,
+                awaits_continue=awaits_continue,
+            )
+        else:
+            scope = asgi_scope(self.transport, parser.get_method(), self._url, headers, version)
+            exchange = AsgiExchange(
+                self, self._app, scope, keep_alive=keep_alive, awaits_continue=awaits_continue
+            )
         self.cycle = exchange
         self._unparsed = 0
-        self._watch.enter(Phase.BODY)
-        if self.active is None or self.active.response_complete:
-            self._start(exchange)
+        self._watch.phase = _BODY
+        active = self.active
+        if (active is None or active.response_complete) and not (
+            self._queued or self.flow.write_paused
+        ):
+            self.active = exchange
+            exchange.start()
         else:
             self._queued.append(exchange)
             if len(self._queued) >= _MAX_QUEUED:
                 self.flow.pause_reading()
-
-    def _check_head(self, version: str) -> None:
-        if len(self.headers) > self.http.max_headers:
-            raise self._failed(HeadersTooLarge(f"more than {self.http.max_headers} headers"))
-        if len(self.url) + self._head_bytes > self.http.max_header_bytes:
-            raise self._failed(self._head_too_large())
-        if version == "1.1":
-            if self._hosts != 1:
-                raise self._failed(MalformedRequest("exactly one Host header is needed"))
-        elif version != "1.0":
-            raise self._failed(MalformedRequest("only HTTP/1.1 and HTTP/1.0 are spoken here"))
-
-    def _head_too_large(self) -> HeadersTooLarge:
-        return HeadersTooLarge(f"the head is larger than {self.http.max_header_bytes} bytes")
-
-    def _failed(self, fault: ServeAppError) -> ServeAppError:
-        """Remembers a fault, because the parser hides what its callbacks raise."""
-        self._fault = fault
-        return fault
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
@@ -217,70 +219,104 @@ class HttpConnection(HttpToolsProtocol):
             try:
                 self.cycle.feed(body)
             except Overloaded as fault:
-                raise self._failed(fault) from None
+                self._fault = fault
+                raise
 
     def on_message_complete(self) -> None:
         """The request is complete."""
         self._unparsed = 0
-        if self._discarding or (self.parser.should_upgrade() and self._has_body()):
+        if self._discarding:
             return
-        self.cycle.complete()
-        self._watch.enter(Phase.WORK)
-        self._read_on()
+        if self.parser.should_upgrade() and has_body(self._fields):
+            return
+        self._complete()
 
-    def _has_body(self) -> bool:
-        return any(name in _FRAMING for name, _ in self.headers)
+    def _complete(self) -> None:
+        self._watch.phase = _WORK
+        self.cycle.complete()
+        if self.flow.read_paused:
+            self._read_on()
 
     def _read_on(self) -> None:
         if len(self._queued) < _MAX_QUEUED:
             self.flow.resume_reading()
 
+    # What a body reports that goes past the parser
+
+    def on_body_taken(self) -> None:
+        """See `Line`."""
+        self.parser = new_parser(self)  # the other one still waits for this body
+        self._complete()
+
+    def on_body_refused(self, fault: ServeAppError) -> None:
+        """See `Line`."""
+        self._refuse(fault)
+
     # What we answer
 
-    def _start(self, exchange: Exchange) -> None:
-        self.active = exchange
-        exchange.start(self.app)
+    def _start_queued(self) -> None:
+        """Starts what waits, in a loop: thousands may, and be answered without waiting."""
+        if self._starting:
+            return
+        self._starting = True
+        queued = self._queued
+        try:
+            while queued and not self.flow.write_paused:
+                if self.active is not None and not self.active.response_complete:
+                    break
+                exchange = self.active = queued.popleft()
+                exchange.start()
+                if exchange.more_body and not exchange.response_complete:
+                    exchange.stall()
+        finally:
+            self._starting = False
+        if not self._discarding:
+            self._read_on()
 
     def _drop_queued(self) -> None:
         while self._queued:
             self._queued.popleft().release()
 
     def on_response_complete(self) -> None:
-        """The answer to the active exchange has been written."""
+        """See `Line`."""
         if self.transport.is_closing():
             return
         active = self.active
         if active is None or not active.keep_alive:
+            self._drop_queued()
             if self._discarding or (active is not None and active.more_body):
                 self._linger()
             else:
+                self._discarding = True
                 self.transport.close()
-        elif self._queued:
-            self._start(self._queued.popleft())
-            self._read_on()
-        else:
+            return
+        if self._queued:
+            self._start_queued()
+        elif self.flow.read_paused:
             self.flow.resume_reading()
-            if self._watch.phase is Phase.WORK:
-                self._watch.enter(Phase.IDLE)
+        if self._watch.phase is _WORK and active is self.cycle:
+            self._watch.phase = _IDLE
 
     def _refuse(self, fault: ServeAppError) -> None:
         """Ends what the client sends: nothing after this point can be understood or waited for.
 
-        A body that breaks off is answered by the application. A broken request behind one that is
-        still in work gets no answer of its own, only the end of the connection.
+        A body that breaks off is answered by whoever waits for it. A broken request behind one that
+        is still in work gets no answer of its own, only the end of the connection.
         """
         self._discarding = True
+        self._watch.enter(_WORK)
         active = self.active
         if active is not None and not active.response_complete:
             self._drop_queued()
             active.keep_alive = False
             if active is self.cycle and active.more_body:
                 active.fail(fault)
-            self._watch.enter(Phase.WORK)
             return
-        path = self.url.decode("latin-1")
-        status, headers, body = error_response(fault, path, request_id(None))
-        self.transport.write(write_head(status, headers, self.server_state.date, CLOSE) + body)
+        if not self._queued:
+            path = self._url.decode("latin-1")
+            status, headers, body = error_response(fault, path, request_id(None))
+            self.transport.write(write_head(status, headers, self.server_state.date, CLOSE) + body)
+        self._drop_queued()
         self._linger()
 
     def _linger(self) -> None:
@@ -290,6 +326,7 @@ class HttpConnection(HttpToolsProtocol):
         """
         self._discarding = True
         self._watch.enter(Phase.LINGER)
+        self.transport.set_protocol(self)  # if a body was going past the parser, it no longer does
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -309,9 +346,9 @@ class HttpConnection(HttpToolsProtocol):
 
     def _time_out(self) -> None:
         phase = self._watch.phase
-        if phase is Phase.HEAD:
+        if phase is _HEAD:
             self._refuse(BodyTimeout("the head of the request did not arrive in time"))
-        elif phase is Phase.BODY:
+        elif phase is _BODY:
             if self.flow.read_paused:  # we are the ones who wait with reading
                 self._watch.enter(phase)
             else:

@@ -1,26 +1,19 @@
-"""One request and its response on a connection, between uvicorn's protocol and our application."""
+"""One request and its response on a connection: what its two kinds share."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
-from typing import Any
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serve_app.errors import Overloaded, ServeAppError
-from serve_app.http.asgi import Message
 from serve_app.http.listener_state import ListenerState
 
-logger = logging.getLogger(__name__)
-
-_BODILESS = frozenset({204, 304})
 CLOSE = b"connection: close\r\n"
 _JOIN_LIMIT = 64 * 1024
 """Larger bodies are not copied behind their head."""
-_CHUNKED = b"transfer-encoding: chunked\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -47,29 +40,65 @@ def write_head(
     return head
 
 
-class Exchange(RequestResponseCycle):
-    """uvicorn's cycle with three differences.
+def send_together(transport: asyncio.WriteTransport, head: bytes, body: bytes) -> None:
+    """Writes a head and what follows it, in one piece unless that would copy much."""
+    if len(body) > _JOIN_LIMIT:
+        transport.write(head)
+        transport.write(body)
+    else:
+        transport.write(head + body)
 
-    Head and body of a response leave in one write; a body that cannot be completed raises its
-    error out of `receive`, so that the application answers it like any other; and when the client
-    goes away the task is cancelled, which takes the request out of its batch.
+
+class Line(asyncio.Protocol):
+    """What an exchange needs of its connection."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    server_state: ListenerState
+
+    def on_response_complete(self) -> None:
+        """The response of the exchange whose turn it is has been written."""
+        raise NotImplementedError
+
+    def on_body_taken(self) -> None:
+        """The body of that exchange has been received past the parser, to its last byte."""
+        raise NotImplementedError
+
+    def on_body_refused(self, fault: ServeAppError) -> None:
+        """The rest of that body cannot be received."""
+        raise NotImplementedError
+
+
+class Exchange:
+    """A request that comes in, and the response to it.
+
+    The connection calls `start` when it is this exchange's turn to be answered, `feed`, `complete`
+    and `fail` as its body comes, perhaps before its turn, `stall` whenever everything that was read
+    has been parsed and the body is not complete, and `disconnect` if the client goes away.
     """
 
-    def __init__(self, listener: ListenerState, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.task: asyncio.Task[None] | None = None
-        self._listener = listener
-        self._chunks: list[bytes] = []
-        self._buffered = 0  # not taken by the application yet
-        self._held = 0  # this request's share of what the listener holds
-        self._delivered = False
-        self._fault: ServeAppError | None = None
-        self._head = b""
-        self._bodiless = False
+    __slots__ = (
+        "_awaits_continue",
+        "_held",
+        "_line",
+        "_listener",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+    )
 
-    def start(self, app: Any) -> None:
-        """Runs the application for this request."""
-        self.task = asyncio.get_running_loop().create_task(self.run_asgi(app))
+    def __init__(self, line: Line, *, keep_alive: bool, awaits_continue: bool) -> None:
+        self._line = line
+        self._listener = line.server_state
+        self._held = 0  # this request's share of what the listener holds
+        self._awaits_continue = awaits_continue
+        self.keep_alive = keep_alive
+        self.more_body = True
+        self.response_complete = False
+
+    def start(self) -> None:
+        """It is this request's turn."""
+        raise NotImplementedError
 
     def feed(self, chunk: bytes) -> None:
         """Takes a piece of the body.
@@ -77,127 +106,51 @@ class Exchange(RequestResponseCycle):
         Raises:
             Overloaded: all requests of this listener together hold too much.
         """
-        if self.response_complete:
-            return
-        size = len(chunk)
-        listener = self._listener
-        if listener.buffered + size > listener.http.max_buffered_bytes:
-            raise Overloaded("the bodies of all requests in work are too large together")
-        listener.buffered += size
-        self._held += size
-        self._chunks.append(chunk)
-        self._buffered += size
-        if self._buffered > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        self.message_event.set()
+        raise NotImplementedError
 
     def complete(self) -> None:
         """The body has come to its end."""
-        self.more_body = False
-        self.message_event.set()
+        raise NotImplementedError
 
     def fail(self, fault: ServeAppError) -> None:
-        """The rest of the body will not come: whoever waits for it gets this error."""
-        self._fault = fault
-        self.keep_alive = False
-        self.message_event.set()
+        """The rest of the body will not come: the request is answered with this error."""
+        raise NotImplementedError
+
+    def stall(self) -> None:
+        """The rest of the body has yet to be sent; only while it is this request's turn."""
+
+    def disconnect(self) -> None:
+        """The client is gone: nobody needs the answer."""
+        raise NotImplementedError
 
     def release(self) -> None:
         """Gives back this request's share of what the listener holds; may be called again."""
         self._listener.buffered -= self._held
         self._held = 0
 
-    def disconnect(self) -> None:
-        """The client is gone: nobody needs the answer."""
-        self.disconnected = True
-        self.release()
-        self.message_event.set()
-        if self.task is not None and not self.response_complete:
-            self.task.cancel()
+    def hold(self, size: int) -> None:
+        """Adds to this request's share of what the listener holds.
 
-    async def run_asgi(self, app: Any) -> None:
-        """Runs the application for this request."""
-        try:
-            await app(self.scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            self.transport.abort()
-            raise
-        except Exception:
-            logger.exception("request failed", extra={"action": "request"})
-        if not self.response_complete and not self.disconnected:
-            self.transport.abort()
-
-    async def receive(self) -> Any:
-        """The ASGI receive channel."""
-        while True:
-            if self.disconnected or self.response_complete:
-                return {"type": "http.disconnect"}
-            if not self._delivered:
-                if not self.more_body or self._chunks:
-                    return self._take()
-                if self._fault is not None:
-                    raise self._fault
-                self._ask()
-            self.message_event.clear()
-            await self.message_event.wait()
-
-    def _take(self) -> Message:
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._buffered = 0
-        self._delivered = not self.more_body
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+        Raises:
+            Overloaded: all requests of this listener together hold too much.
+        """
+        listener = self._listener
+        buffered = listener.buffered + size
+        if buffered > listener.http.max_buffered_bytes:
+            raise Overloaded("the bodies of all requests in work are too large together")
+        listener.buffered = buffered
+        self._held += size
 
     def _ask(self) -> None:
         """Lets more of the body come."""
-        self.flow.resume_reading()
-        if self.waiting_for_100_continue and not self.transport.is_closing():
-            self.waiting_for_100_continue = False
-            self.transport.write(_CONTINUE)
+        line = self._line
+        line.flow.resume_reading()
+        if self._awaits_continue and not line.transport.is_closing():
+            self._awaits_continue = False
+            line.transport.write(_CONTINUE)
 
-    async def send(self, message: Any) -> None:
-        """The ASGI send channel."""
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected or self.response_complete:
-            return
-        if message["type"] == "http.response.start":
-            self._start_response(message["status"], message["headers"])
-            return
-        body: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        if self._bodiless:
-            body = b""
-        elif self.chunked_encoding:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            body += b"" if more else b"0\r\n\r\n"
-        if self._head:
-            head, self._head = self._head, b""
-            if len(body) > _JOIN_LIMIT:
-                self.transport.write(head)
-            else:
-                body = head + body
-        self.transport.write(body)
-        if not more:
-            self.response_complete = True
-            self.release()
-            self.message_event.set()
-            self.on_response()
-
-    def _start_response(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Makes the head, which leaves with the first piece of the body."""
-        self.response_started = True
-        self._bodiless = status in _BODILESS or self.scope["method"] == "HEAD"
-        self.chunked_encoding = not self._bodiless and not any(
-            name == b"content-length" for name, _ in headers
-        )
-        if self.more_body or self._listener.draining:
-            self.keep_alive = False
-        self._head = write_head(
-            status,
-            headers,
-            self._listener.date,
-            *((_CHUNKED,) if self.chunked_encoding else ()),
-            *(() if self.keep_alive else (CLOSE,)),
-        )
+    def _finish(self) -> None:
+        """The response has been written."""
+        self.response_complete = True
+        self.release()
+        self._line.on_response_complete()

@@ -1,4 +1,4 @@
-"""What the request's headers say: deadline, media type, encoding."""
+"""What the request's headers say: deadline, media type, encoding, trace context."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from serve_app.errors import MalformedRequest, UnsupportedMediaType
 
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 
 MEDIA_TYPES = frozenset(
@@ -31,6 +32,14 @@ def header_timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
             "x-request-timeout-ms",
         )
     return milliseconds / 1000.0
+
+
+def traceparent(headers: Mapping[bytes, bytes]) -> str:
+    """The W3C trace context of version 00 that the client sent; empty if it is none."""
+    value = headers.get(b"traceparent")
+    if value is None or _TRACEPARENT.fullmatch(value) is None:
+        return ""
+    return value.decode()
 
 
 def check_media_type(headers: Mapping[bytes, bytes]) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any
-
-from uvicorn import Config
 
 from serve_app.config.listener import HttpConfig
 from serve_app.errors import ClusterError
 from serve_app.http.asgi import AsgiApp
 from serve_app.http.connection import HttpConnection
 from serve_app.http.listener_state import ListenerState
+from serve_app.http.v2.infer import InferEndpoint
 
 _SWEEPS_PER_TIMEOUT = 4
 _SWEEP_S = 1.0
@@ -23,13 +21,20 @@ _DRAIN_SWEEP_S = 0.05
 class HttpListener:
     """Serves an ASGI application on the running loop, without signal handlers."""
 
-    def __init__(self, app: AsgiApp, http: HttpConfig, group: str = "http") -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        http: HttpConfig,
+        group: str = "http",
+        infer: InferEndpoint | None = None,
+    ) -> None:
         """Opens nothing yet.
 
         Args:
             app: what is served.
             http: address, caps and time limits.
             group: the group of the config that sets the address, for messages.
+            infer: answers infer requests past the application.
         """
         self._http = http
         self._group = group
@@ -37,22 +42,12 @@ class HttpListener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._state = ListenerState(http)
-        self._config: Any = Config(
-            app,
-            interface="asgi3",
-            http=HttpConnection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-        )
+        self._app = app
+        self._infer = infer
 
     @property
     def _connections(self) -> set[HttpConnection]:
-        return self._state.connections  # type: ignore[return-value]  # we make no others
+        return self._state.connections
 
     @property
     def open_connections(self) -> int:
@@ -71,7 +66,6 @@ class HttpListener:
             ClusterError: the address cannot be bound.
         """
         self._socket = await self._bind()
-        self._config.load()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             self._connection, sock=self._socket, backlog=self._http.backlog
@@ -79,7 +73,7 @@ class HttpListener:
         self._sweeper = asyncio.create_task(self._keep_sweeping())
 
     def _connection(self) -> HttpConnection:
-        return HttpConnection(self._config, self._state, {})
+        return HttpConnection(self._state, self._app, self._infer)
 
     async def _bind(self) -> socket.socket:
         host, port = self._http.host, self._http.port

@@ -5,10 +5,12 @@ from __future__ import annotations
 from email.utils import formatdate
 from enum import IntEnum
 from time import time
-
-from uvicorn.server import ServerState
+from typing import TYPE_CHECKING
 
 from serve_app.config.listener import HttpConfig
+
+if TYPE_CHECKING:
+    from serve_app.http.connection import HttpConnection
 
 LINGER_S = 2.0
 DRAIN_IDLE_S = 1.0
@@ -31,12 +33,12 @@ class Phase(IntEnum):
     """That the client takes our last answer, while what it still sends is thrown away."""
 
 
-class ListenerState(ServerState):
+class ListenerState:
     """Settings, time limits, and whether the listener is shutting down."""
 
     def __init__(self, http: HttpConfig) -> None:
-        super().__init__()
         self.http = http
+        self.connections: set[HttpConnection] = set()
         self.draining = False
         self.buffered = 0
         """Bytes of the bodies of all requests that have not been answered."""
@@ -53,6 +55,7 @@ class ListenerState(ServerState):
     def tick(self) -> None:
         """Renews the date header."""
         self.date = f"date: {formatdate(time(), usegmt=True)}\r\n".encode()
+        self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
 
     def drain(self, timeout_s: float) -> None:
         """From now on every response ends its connection, and idle ones are closed soon.

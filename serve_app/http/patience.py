@@ -11,16 +11,16 @@ class PhaseWatch:
     """Which phase a connection is in, and since which sweep.
 
     Entering a phase only counts; the sweeper brings the time. A limit is therefore kept to within
-    two sweeps, and never early.
+    two sweeps, and never early. Within one request, `phase` may also just be set.
     """
 
-    __slots__ = ("_limits_s", "_seen_at", "_seen_steps", "_steps", "phase")
+    __slots__ = ("_limits_s", "_seen", "_seen_at", "_steps", "phase")
 
     def __init__(self, limits_s: Mapping[Phase, float]) -> None:
         self._limits_s = limits_s
         self.phase = Phase.OPENED
         self._steps = 0
-        self._seen_steps = -1
+        self._seen: tuple[int, Phase] | None = None
         self._seen_at = 0.0
 
     def enter(self, phase: Phase) -> None:
@@ -30,8 +30,9 @@ class PhaseWatch:
 
     def expired(self, now: float) -> bool:
         """Whether the phase has lasted longer than it may; called at every sweep."""
-        if self._steps != self._seen_steps:
-            self._seen_steps, self._seen_at = self._steps, now
+        seen = (self._steps, self.phase)
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, now
         return now - self._seen_at >= self._limits_s[self.phase]
 
 

@@ -132,6 +132,7 @@ class PredictorHost:
             self._predictor, self._context = predictor, context
             if warm_up:
                 self._warm_up(predictor, context, warm_up)
+            predictor.take_padding()  # of no request
         except (PredictorError, ArtifactError):
             raise
         except (Exception, SystemExit) as exc:
@@ -167,7 +168,9 @@ class PredictorHost:
             return checked_outputs(outputs, context.outputs, rows if self._batchable else None)
 
         outputs, failures = compute_isolated(batch, compute, lambda: time.monotonic() - received)
-        return BatchResult(outputs, failures, time.monotonic() - started)
+        compute_s = time.monotonic() - started
+        tokens, padding = predictor.take_padding()
+        return BatchResult(outputs, failures, compute_s, tokens=tokens, padding=padding)
 
     def _close_predictor(self) -> None:
         predictor, self._predictor = self._predictor, None

@@ -62,6 +62,13 @@ class Predictor(ABC):
         """
         return self.predict(inputs)
 
+    def take_padding(self) -> tuple[int, int]:
+        """Positions computed since the last call, padding included, and how many were padding.
+
+        For models that pad, such as those of text; becomes a metric of the version.
+        """
+        return 0, 0
+
     @property
     def metadata(self) -> Mapping[str, str]:
         """Facts about the loaded model, such as its accuracy; shown to clients."""

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Sequence
 from contextlib import suppress
 from time import time
 
-from serve_app.log import LineHandler, current_handler, json_line, rfc3339
+from serve_app.log import LineHandler, current_handler
+from serve_app.telemetry.access_line import AccessLines, Entry
 from serve_app.telemetry.trace import RequestTrace
 
 logger = logging.getLogger(__name__)
 
-LOGGER = "serve_app.access"
 INTERVAL_S = 0.2
 MAX_BUFFERED = 5_000
 """So many requests are written without waiting for the interval."""
@@ -28,24 +26,13 @@ MAX_KEPT = 4 * MAX_BUFFERED
 _SLICE = 200
 """Lines that are formatted in one turn of the event loop: about 0.3 ms."""
 
-Entry = tuple[float, str, str, str, str, str, int, str, float, float, float, int, int]
-"""Time, request id, model, version, arm, protocol, status, code, duration, queue, compute, rows,
-rows of the batch. A copy: the trace of a request that timed out may still be written to."""
-
 
 class AccessLog:
     """Gathers finished requests and writes them; belongs to one event loop."""
 
     def __init__(self, handler: LineHandler | None = None) -> None:
         self._handler = handler if handler is not None else current_handler()
-        self._head = {
-            "level": "INFO",
-            "logger": LOGGER,
-            "message": "request",
-            "process": self._handler.process,
-            "pid": os.getpid(),
-            "action": "request",
-        }
+        self._lines = AccessLines(self._handler.process)
         self._entries: list[Entry] = []
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -64,10 +51,12 @@ class AccessLog:
             (
                 time(),
                 trace.request_id,
+                trace.traceparent,
                 trace.model,
                 trace.version,
                 trace.arm,
                 trace.protocol,
+                trace.transport,
                 status,
                 code,
                 duration_s,
@@ -103,7 +92,7 @@ class AccessLog:
         parts: list[str] = []
         try:
             for start in range(0, len(entries), _SLICE):
-                parts.append(self._format(entries[start : start + _SLICE]))
+                parts.append(self._lines.format(entries[start : start + _SLICE]))
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             self._entries[:0] = entries
@@ -123,30 +112,3 @@ class AccessLog:
                 await self.flush()
             except Exception:  # those lines are lost, the next ones need not be
                 logger.exception("cannot write the access log", extra={"action": "access_log"})
-
-    def _format(self, entries: Sequence[Entry]) -> str:
-        """The lines of some requests, as `LineFormatter` would write them."""
-        head = self._head
-        lines = []
-        for (
-            at, request_id, model, version, arm, protocol, status, code,
-            duration_s, queue_s, compute_s, rows, batch_rows,
-        ) in entries:  # fmt: skip
-            line = {"timestamp": rfc3339(at), **head, "request_id": request_id}
-            if model:
-                line["model"] = model
-            if version:
-                line["version"] = version
-            if arm:
-                line["arm"] = arm
-            line["protocol"] = protocol
-            line["status"] = status
-            line["code"] = code
-            line["duration_ms"] = round(duration_s * 1000.0, 3)
-            if batch_rows:
-                line["queue_ms"] = round(queue_s * 1000.0, 3)
-                line["compute_ms"] = round(compute_s * 1000.0, 3)
-                line["rows"] = rows
-                line["batch_rows"] = batch_rows
-            lines.append(json_line(line))
-        return "".join(lines)

@@ -16,9 +16,10 @@ from prometheus_client.registry import Collector
 
 from serve_app.domain.inference import VersionKey
 from serve_app.telemetry.metrics import (
+    COUNTERS,
     HISTOGRAMS,
-    PROCESS_COUNTERS,
     PROCESS_GAUGES,
+    CounterName,
     Gauges,
     Histogram,
     HistogramName,
@@ -40,9 +41,8 @@ class NodeCollector(Collector):
         """All metric families, also those without a series."""
         for name, kind in HISTOGRAMS.items():
             yield _histogram(kind, self._totals.histograms.get(name, {}))
-        for name, text in PROCESS_COUNTERS.items():
-            count = self._totals.counters.get(name, 0)
-            yield CounterMetricFamily(f"serve_app_{name}", text, value=count)
+        for name, counter in COUNTERS.items():
+            yield _counter(counter, self._totals.counters.get(name, {}))
         gauges = self._totals.gauges
         for name, text in PROCESS_GAUGES.items():
             family = GaugeMetricFamily(f"serve_app_{name}", text, labels=["pid"])
@@ -70,6 +70,15 @@ def _histogram(kind: HistogramName, series: Mapping[Labels, Histogram]) -> Metri
     for labels, each in series.items():
         buckets = list(zip(bounds, accumulate(each.counts), strict=True))
         family.add_metric(labels, buckets, each.total)
+    return family
+
+
+def _counter(kind: CounterName, series: Mapping[Labels, int]) -> Metric:
+    family = CounterMetricFamily(kind.name, kind.help, labels=kind.labels)
+    if not kind.labels and not series:
+        family.add_metric((), 0)  # there is but one series, so it can begin at 0
+    for labels, count in series.items():
+        family.add_metric(labels, count)
     return family
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from serve_app.domain.inference import VersionKey
+from serve_app.domain.inference import BatchResult, VersionKey
 from serve_app.domain.routing import RouteTable
 from serve_app.telemetry.trace import RequestTrace
 
@@ -25,7 +25,7 @@ ROWS: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1
 """Upper bounds of the buckets for batches."""
 
 MAX_SERIES = 2_000
-"""Label sets per histogram; later ones are counted under `OTHER`."""
+"""Label sets per metric; later ones are counted under `OTHER`."""
 
 OTHER = "_other"
 
@@ -38,6 +38,15 @@ class HistogramName:
     help: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CounterName:
+    """One counter: its name, help and labels."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
 
 
 _VERSION = ("model_name", "model_version")
@@ -64,6 +73,35 @@ HISTOGRAMS: Mapping[str, HistogramName] = {
     each.name: each for each in (REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS)
 }
 
+BATCHES = CounterName(
+    "serve_app_batches_total",
+    "Computed batches, by the way that they took to the replica.",
+    (*_VERSION, "transport"),
+)
+TOKENS_COMPUTED = CounterName(
+    "serve_app_tokens_computed_total",
+    "Positions that a text model computed, padding included.",
+    _VERSION,
+)
+TOKENS_PADDING = CounterName(
+    "serve_app_tokens_padding_total",
+    "Positions that a text model computed although they were padding.",
+    _VERSION,
+)
+CHANNEL_FALLBACKS = CounterName(
+    "serve_app_channel_fallbacks_total",
+    "Batches that took a handle because the direct channel could not.",
+    (*_VERSION, "reason"),
+)
+LINES_DROPPED = CounterName(
+    "serve_app_access_lines_dropped_total",
+    "Lines of the access log that were lost because its writer was behind.",
+)
+COUNTERS: Mapping[str, CounterName] = {
+    each.name: each
+    for each in (BATCHES, TOKENS_COMPUTED, TOKENS_PADDING, CHANNEL_FALLBACKS, LINES_DROPPED)
+}
+
 
 class Histogram:
     """The series of one label set: a count per bucket, not cumulative, and the sum."""
@@ -81,9 +119,32 @@ class Histogram:
         self.total += value
 
 
+class Counter:
+    """The series of one label set."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
 Labels = tuple[str, ...]
 Histograms = dict[str, dict[Labels, Histogram]]
 """Metric name -> label values -> series."""
+Counts = dict[str, dict[Labels, int]]
+"""The same of counters."""
+
+S = TypeVar("S")
+
+
+class _BatchSeries(NamedTuple):
+    """What a batch is counted in: all of it found by one lookup."""
+
+    rows: Histogram
+    compute: Histogram
+    batches: Counter
+    tokens: Counter
+    padding: Counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +163,6 @@ PROCESS_GAUGES: Mapping[str, str] = {
     "route_table_revision": "Revision of the route table in use, by ingress process.",
 }
 """Field of `Gauges` -> help. The metric is called `serve_app_<field>`."""
-
-PROCESS_COUNTERS: Mapping[str, str] = {
-    "access_lines_dropped": "Lines of the access log that were lost because its writer was behind.",
-}
-"""Field of `RequestMetrics` -> help. The metric is called `serve_app_<field>_total`."""
 
 
 class QueueDepth(Protocol):
@@ -142,11 +198,10 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self._requests: dict[Labels, tuple[Histogram, Histogram]] = {}
-        self._queue: dict[Labels, Histogram] = {}
-        self._compute: dict[Labels, Histogram] = {}
-        self._rows: dict[Labels, Histogram] = {}
+        self._batches: dict[tuple[VersionKey, str], _BatchSeries] = {}
+        self._histograms: Histograms = {name: {} for name in HISTOGRAMS}
+        self._counters: dict[str, dict[Labels, Counter]] = {name: {} for name in COUNTERS}
         self._watched: tuple[Watched, Callable[[], int]] | None = None
-        self.access_lines_dropped = 0
 
     def watch(self, plane: Watched, open_connections: Callable[[], int]) -> None:
         """Names the sources of the gauges; they are read only for an exposition."""
@@ -166,35 +221,65 @@ class RequestMetrics:
             queue.counts[bisect_left(SECONDS, waited)] += 1
             queue.total += waited
 
-    def observe_batch(self, key: VersionKey, rows: int, compute_s: float) -> None:
+    def observe_batch(self, key: VersionKey, rows: int, result: BatchResult) -> None:
         """Counts one computed batch; a `serve_app.batching.BatchObserver`."""
-        _series(self._rows, key, ROWS).observe(rows)
-        _series(self._compute, key, SECONDS).observe(compute_s)
+        series = self._batches.get((key, result.transport))
+        if series is None:
+            series = self._open_batches(key, result.transport)
+        series.rows.observe(rows)
+        series.compute.observe(result.compute_s)
+        series.batches.value += 1
+        if result.tokens:
+            series.tokens.value += result.tokens
+            series.padding.value += result.padding
 
-    def _open(self, key: tuple[str, str, str, str]) -> tuple[Histogram, Histogram]:
+    def count_fallback(self, key: VersionKey, reason: str) -> None:
+        """Counts one batch that could not take the direct channel."""
+        self._counter(CHANNEL_FALLBACKS, (*key, reason)).value += 1
+
+    def count_dropped_line(self) -> None:
+        """Counts one lost line of the access log."""
+        self._counter(LINES_DROPPED, ()).value += 1
+
+    def _open(self, key: Labels) -> tuple[Histogram, Histogram]:
         """The series of a label set that is seen for the first time."""
-        model, version, protocol, code = key
-        if len(self._requests) >= MAX_SERIES:
-            model = version = OTHER
-            known = self._requests.get((model, version, protocol, code))
-            if known is not None:
-                return known
-        series = (Histogram(SECONDS), _series(self._queue, (model, version), SECONDS))
-        self._requests[model, version, protocol, code] = series
+        series = (self._histogram(REQUEST_SECONDS, key), self._histogram(QUEUE_SECONDS, key[:2]))
+        if len(self._requests) < MAX_SERIES:
+            self._requests[key] = series
         return series
+
+    def _open_batches(self, key: VersionKey, transport: str) -> _BatchSeries:
+        """The series of a version and transport that are seen for the first time."""
+        series = _BatchSeries(
+            self._histogram(BATCH_ROWS, key),
+            self._histogram(COMPUTE_SECONDS, key),
+            self._counter(BATCHES, (*key, transport)),
+            self._counter(TOKENS_COMPUTED, key),
+            self._counter(TOKENS_PADDING, key),
+        )
+        if len(self._batches) < MAX_SERIES:
+            self._batches[key, transport] = series
+        return series
+
+    def _histogram(self, kind: HistogramName, labels: Labels) -> Histogram:
+        return _series(self._histograms[kind.name], labels, lambda: Histogram(kind.bounds))
+
+    def _counter(self, kind: CounterName, labels: Labels) -> Counter:
+        return _series(self._counters[kind.name], labels, Counter)
 
     def histograms(self) -> Histograms:
         """The live series, without those that have counted nothing."""
         return {
-            REQUEST_SECONDS.name: {key: pair[0] for key, pair in self._requests.items()},
-            QUEUE_SECONDS.name: {k: each for k, each in self._queue.items() if any(each.counts)},
-            COMPUTE_SECONDS.name: dict(self._compute),
-            BATCH_ROWS.name: dict(self._rows),
+            name: {labels: each for labels, each in family.items() if any(each.counts)}
+            for name, family in self._histograms.items()
         }
 
-    def counters(self) -> dict[str, int]:
-        """The plain counters, by the names of `PROCESS_COUNTERS`."""
-        return {name: getattr(self, name) for name in PROCESS_COUNTERS}
+    def counters(self) -> Counts:
+        """The same of the counters."""
+        return {
+            name: {labels: each.value for labels, each in family.items() if each.value}
+            for name, family in self._counters.items()
+        }
 
     def gauges(self) -> Gauges:
         """What is true now."""
@@ -209,14 +294,12 @@ class RequestMetrics:
         )
 
 
-def _series(
-    family: dict[Labels, Histogram], key: tuple[str, str], bounds: tuple[float, ...]
-) -> Histogram:
-    series = family.get(key)
+def _series(family: dict[Labels, S], labels: Labels, new: Callable[[], S]) -> S:
+    """The series of a label set; of the model and version `OTHER` where there are too many."""
+    series = family.get(labels)
+    if series is None and len(family) >= MAX_SERIES:
+        labels = (OTHER, OTHER, *labels[2:])
+        series = family.get(labels)
     if series is None:
-        if len(family) >= MAX_SERIES:
-            key = (OTHER, OTHER)
-        series = family.get(key)
-        if series is None:
-            series = family[tuple(key)] = Histogram(bounds)
+        series = family[tuple(labels)] = new()
     return series

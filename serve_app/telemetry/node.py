@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,9 +22,10 @@ import orjson
 
 from serve_app.domain.inference import VersionKey
 from serve_app.telemetry.metrics import (
+    COUNTERS,
     HISTOGRAMS,
-    PROCESS_COUNTERS,
     PROCESS_GAUGES,
+    Counts,
     Gauges,
     Histogram,
     Histograms,
@@ -50,7 +51,7 @@ class NodeTotals:
     """The node at one moment: histograms and counters summed up, gauges by process id."""
 
     histograms: Histograms = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
+    counters: Counts = field(default_factory=dict)
     gauges: dict[int, Gauges] = field(default_factory=dict)
 
 
@@ -85,7 +86,7 @@ class NodeMetrics:
         gauges = None if closing else _encode_gauges(self._metrics.gauges())
         content = {
             "histograms": _encode(self._metrics.histograms()),
-            "counters": self._metrics.counters(),
+            "counters": _encode_counts(self._metrics.counters()),
             "gauges": gauges,
         }
         return Snapshot(self._number, orjson.dumps(content))
@@ -130,14 +131,14 @@ class NodeMetrics:
             if dead:
                 self._retire(dead, gone)
             _add_histograms(totals.histograms, gone.histograms)
-            _add_counters(totals.counters, gone.counters)
+            _add_counts(totals.counters, gone.counters)
         return totals
 
     def _retire(self, dead: list[Path], gone: NodeTotals) -> None:
         """Keeps the counters of dead processes; a crash between the steps counts nothing twice."""
         content = {
             "histograms": _encode(gone.histograms),
-            "counters": gone.counters,
+            "counters": _encode_counts(gone.counters),
             "retiring": [path.name for path in dead],
         }
         try:
@@ -213,15 +214,33 @@ def _decode(content: dict[str, Any]) -> Histograms:
     return histograms
 
 
+def _encode_counts(counts: Counts) -> dict[str, list[Any]]:
+    return {name: list(family.items()) for name, family in counts.items()}
+
+
+def _decode_counts(content: dict[str, Any]) -> Counts:
+    """The counters of a file; those of other code, with other labels, are left out."""
+    counts: Counts = {}
+    for name, rows in (content.get("counters") or {}).items():
+        kind = COUNTERS.get(name)
+        if kind is not None:
+            counts[name] = {
+                tuple(labels): count for labels, count in rows if len(labels) == len(kind.labels)
+            }
+    return counts
+
+
 def _add(totals: NodeTotals, content: dict[str, Any]) -> None:
     """Adds what a file has counted, as far as this code knows it."""
     _add_histograms(totals.histograms, _decode(content))
-    _add_counters(totals.counters, content.get("counters") or {})
+    _add_counts(totals.counters, _decode_counts(content))
 
 
-def _add_counters(totals: dict[str, int], more: Mapping[str, int]) -> None:
-    for name in PROCESS_COUNTERS.keys() & more.keys():
-        totals[name] = totals.get(name, 0) + more[name]
+def _add_counts(totals: Counts, more: Counts) -> None:
+    for name, family in more.items():
+        sums = totals.setdefault(name, {})
+        for labels, count in family.items():
+            sums[labels] = sums.get(labels, 0) + count
 
 
 def _add_histograms(totals: Histograms, more: Histograms) -> None:

@@ -11,10 +11,11 @@ from time import monotonic
 
 from serve_app.config.cluster import LogConfig
 from serve_app.config.listener import MetricsConfig
-from serve_app.domain.inference import VersionKey
+from serve_app.domain.inference import BatchResult, VersionKey
 from serve_app.errors import ClusterError
 from serve_app.log import LineHandler
-from serve_app.telemetry.access_log import LOGGER, AccessLog
+from serve_app.telemetry.access_line import LOGGER
+from serve_app.telemetry.access_log import AccessLog
 from serve_app.telemetry.exposition import render
 from serve_app.telemetry.metrics import RequestMetrics, Watched
 from serve_app.telemetry.node import NodeMetrics, NodeTotals
@@ -56,8 +57,12 @@ class Recorder:
         wanted = log.access and logging.getLogger(LOGGER).isEnabledFor(logging.INFO)
         self._access = AccessLog(handler) if wanted else None
         self._flusher: asyncio.Task[None] | None = None
-        self.observe_batch: Callable[[VersionKey, int, float], None] = self._metrics.observe_batch
+        self.observe_batch: Callable[[VersionKey, int, BatchResult], None] = (
+            self._metrics.observe_batch
+        )
         """For `DataPlane`: counts one computed batch."""
+        self.count_fallback: Callable[[VersionKey, str], None] = self._metrics.count_fallback
+        """For the gateway: counts one batch that could not take the direct channel, and why."""
 
     def watch(self, plane: Watched, open_connections: Callable[[], int]) -> None:
         """Names the sources of the gauges."""
@@ -68,7 +73,7 @@ class Recorder:
         seconds = monotonic() - trace.started
         self._metrics.observe_request(trace, code, seconds)
         if self._access is not None and not self._access.append(trace, status, code, seconds):
-            self._metrics.access_lines_dropped += 1
+            self._metrics.count_dropped_line()
 
     async def start(self) -> None:
         """Starts writing.

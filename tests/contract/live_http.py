@@ -98,7 +98,7 @@ class LiveServer:
         self.dataplane = DataPlane(self.gateway, self.limits)
         self.dataplane.update(route_table(*ROUTES))
         app = create_app(self.dataplane, self.http, self.limits, self.telemetry)
-        self.listener = HttpListener(app, self.http)
+        self.listener = HttpListener(app, self.http, infer=app.infer)
         await self.listener.start()
 
     def stop(self) -> None:

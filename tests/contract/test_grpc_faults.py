@@ -113,6 +113,27 @@ async def test_unsafe_request_ids_are_replaced(given: str) -> None:
         assert found["x-model-version"] == "1"
 
 
+async def test_an_answer_has_trailers_for_those_who_sent_a_request_id() -> None:
+    async with serving() as server, calling(server) as call:
+        answered = call(GOOD)
+        assert pb.ModelInferResponse.FromString(await answered).model_version == "1"
+        assert not await answered.trailing_metadata()
+        error = await failing(call, b"\xff")
+        assert len(trailers(error)["x-request-id"]) == 32
+        named = call(GOOD, metadata=(("x-request-id", "a"),))
+        await named
+        found = dict(await named.trailing_metadata())
+    assert found == {"x-request-id": "a", "x-model-version": "1"}
+
+
+async def test_the_trace_context_is_taken_over() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with serving() as server, calling(server) as call:
+        for given in (trace, "junk"):
+            await call(GOOD, metadata=(("traceparent", given),))
+    assert [each.traceparent for each, _, _ in server.telemetry.finished] == [trace, ""]
+
+
 async def test_unknown_metadata_is_ignored() -> None:
     metadata = (("application", "x"), ("serve-multiplexed-model-id", "y"), ("blob-bin", b"\xff"))
     async with serving() as server, calling(server) as call:

@@ -38,8 +38,9 @@ REFUSALS = {503, 504}
 def document() -> dict[str, Any]:
     limits, http = RequestLimits(), HttpConfig()
     dataplane = DataPlane(FakeGateway(), limits)
-    endpoint = InferEndpoint(dataplane, http, limits)
-    return create_rest(dataplane, http, NullTelemetry(), endpoint).openapi()
+    telemetry = NullTelemetry()
+    endpoint = InferEndpoint(dataplane, http, limits, telemetry)
+    return create_rest(dataplane, http, telemetry, endpoint).openapi()
 
 
 SCHEMA = schemathesis.openapi.from_dict(document())

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from serve_app.config.cluster import LogConfig
 from serve_app.config.listener import MetricsConfig
-from serve_app.domain.inference import VersionKey
+from serve_app.domain.inference import BatchResult, VersionKey
 from serve_app.http.listener import HttpListener
 from serve_app.log import configure_logging
 from serve_app.telemetry.recorder import Recorder
 from serve_app.telemetry.trace import RequestTrace
+
+KEY = VersionKey("digits", "2")
 
 
 def finish(recorder: Recorder, count: int) -> None:
@@ -23,7 +25,8 @@ def finish(recorder: Recorder, count: int) -> None:
         trace = RequestTrace("http", f"id-{number}")
         trace.model, trace.version, trace.rows, trace.batch_rows = "digits", "2", 1, 1
         recorder.finish(trace, 200, "ok")
-        recorder.observe_batch(VersionKey("digits", "2"), 1, 0.001)
+        recorder.observe_batch(KEY, 1, BatchResult({}, {}, 0.001, "direct"))
+        recorder.count_fallback(KEY, "connect")
 
 
 async def main(folder: Path, port: int) -> None:

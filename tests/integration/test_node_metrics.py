@@ -80,7 +80,7 @@ class Node:
             for sample in family.samples:
                 key = (sample.name, *sample.labels.values())
                 totals[sample.name] = totals.get(sample.name, 0) + sample.value
-                if family.type == "histogram":
+                if family.type in ("histogram", "counter"):
                     assert sample.value >= self.last.get(key, 0), key
                     self.last[key] = sample.value
         assert {key[0] for key in self.last} <= set(totals), "a family vanished"
@@ -122,6 +122,8 @@ def test_counters_never_go_back_while_processes_come_and_go(node: Node) -> None:
     second.kill()
     node.wait_for("serve_app_ingress_processes", 2)
     node.wait_for(REQUESTS, 123)
+    node.wait_for("serve_app_batches_total", 123)
+    node.wait_for("serve_app_channel_fallbacks_total", 123)
 
     logged = first.close()
     assert first.process.returncode == 0

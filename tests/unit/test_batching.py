@@ -24,6 +24,7 @@ from serve_app.errors import (
     ServeAppError,
 )
 from serve_app.telemetry.trace import RequestTrace
+from tests.unit.submission import outputs_of
 
 KEY = VersionKey("m", "1")
 
@@ -66,7 +67,8 @@ def queue(
     policy: Mapping[str, float] | None = None,
     **options: float,
 ) -> VersionQueue:
-    settings = BatchingPolicy.model_validate({**(policy or {}), **options})
+    """A queue by fixed numbers; `test_batching_adaptive.py` has the others."""
+    settings = BatchingPolicy.model_validate({"adaptive": False, **(policy or {}), **options})
     return VersionQueue(KEY, gate, settings, slots=slots, idempotent=idempotent)  # type: ignore[arg-type]
 
 
@@ -76,7 +78,8 @@ def submit(
     inputs = {"x": np.full((rows, 2), value, np.float32)}
     trace = RequestTrace("test", f"id-{value:g}")
     return asyncio.ensure_future(
-        target.submit(
+        outputs_of(
+            target,
             inputs,
             rows=rows,
             size=inputs["x"].nbytes,
@@ -313,7 +316,7 @@ async def test_more_slots_release_what_waits() -> None:
     tasks = [submit(target, n) for n in range(3)]
     await turn()
     assert target.in_flight == 1
-    target.follow(BatchingPolicy(max_rows=1), 3, idempotent=True)
+    target.follow(BatchingPolicy(adaptive=False, max_rows=1), 3)
     await turn()
     assert target.in_flight == 3
     gate.open()

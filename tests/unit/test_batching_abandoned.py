@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from serve_app.batching import VersionQueue
+from serve_app.deadlines import DeadlineWatch
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.errors import DeadlineExceeded, PayloadTooLarge
 from serve_app.telemetry.trace import RequestTrace
 from serve_app.testing import FakeGateway
+from tests.unit.submission import outputs_of
 
 KEY = VersionKey("echo", "1")
 ROW = np.zeros((1, 4), np.float32)
@@ -25,7 +27,8 @@ def queue(delay_s: float) -> VersionQueue:
 
 def submit(queue: VersionQueue, timeout_s: float) -> asyncio.Task[object]:
     async def run() -> object:
-        return await queue.submit(
+        return await outputs_of(
+            queue,
             {"x": ROW},
             rows=1,
             size=16,
@@ -49,13 +52,13 @@ async def test_a_member_that_expires_as_its_batch_departs_frees_the_slot() -> No
 async def test_expiry_and_cancellation_of_one_member_count_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sweep = VersionQueue._sweep
+    sweep = DeadlineWatch._sweep
 
-    def sweep_and_cancel(self: VersionQueue) -> None:
+    def sweep_and_cancel(self: DeadlineWatch) -> None:
         sweep(self)
         leaver.cancel()
 
-    monkeypatch.setattr(VersionQueue, "_sweep", sweep_and_cancel)
+    monkeypatch.setattr(DeadlineWatch, "_sweep", sweep_and_cancel)
     batches = queue(delay_s=0.1)
     leaver = submit(batches, 0.03)
     stayer = submit(batches, 5.0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serve_app.config.ingress import RequestLimits
-from serve_app.dataplane import DataPlane
+from serve_app.dataplane import DataPlane, Ticket
 from serve_app.domain.inference import InferenceRequest, InferenceResult
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array, TensorSpec
@@ -17,6 +18,7 @@ from serve_app.errors import (
     DeadlineExceeded,
     Draining,
     InvalidInput,
+    ModelFailed,
     ModelNotFound,
     NotReady,
     Overloaded,
@@ -207,7 +209,7 @@ async def test_slots_are_shared_between_ingresses() -> None:
 
 async def test_a_full_queue_refuses_before_anything_is_read() -> None:
     policy = BatchingPolicy(max_rows=1, slots_per_replica=1, max_queue_rows=2)
-    target = plane(FakeGateway(delay_s=0.05))
+    target = plane(FakeGateway(delay_s=0.3))
     target.update(route_table(model_route(batching=policy), revision=2))
     assert target.admit("echo", None).name == "echo"
     tasks = [asyncio.ensure_future(infer(target))]
@@ -226,3 +228,79 @@ async def test_a_full_queue_refuses_before_anything_is_read() -> None:
     target.draining = True
     with pytest.raises(Draining):
         target.admit("echo", None)
+
+
+# Without a task
+
+
+def heard_by(target: DataPlane, **request: Any) -> tuple[Ticket, list[Any]]:
+    heard: list[Any] = []
+    given = InferenceRequest("echo", None, {"x": ROW}, "id", **request)
+    ticket = target.start(
+        given, RequestTrace("test", "id"), lambda result, error: heard.append((result, error))
+    )
+    return ticket, heard
+
+
+async def test_a_result_is_told_and_counted() -> None:
+    target = plane()
+    ticket, heard = heard_by(target)
+    assert (target.in_flight, heard) == (1, [])
+    await asyncio.sleep(0.01)
+    [(result, error)] = heard
+    assert np.array_equal(result.outputs["x"], ROW)
+    assert (error, target.in_flight) == (None, 0)
+    ticket.cancel()
+    assert target.in_flight == 0
+
+
+@pytest.mark.parametrize("turns", [0, 5])
+async def test_a_ticket_withdraws(turns: int) -> None:
+    target = plane(FakeGateway(delay_s=5.0))
+    ticket, heard = heard_by(target)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    ticket.cancel()
+    ticket.cancel()
+    await asyncio.sleep(0.01)
+    [queue] = target.queues.values()
+    assert (heard, target.in_flight, queue.in_flight, queue.queued_rows) == ([], 0, 0, 0)
+
+
+async def test_a_deadline_is_told_and_counted() -> None:
+    target = plane(FakeGateway(delay_s=5.0))
+    _, heard = heard_by(target, timeout_s=0.01)
+    await asyncio.sleep(0.1)
+    [(result, error)] = heard
+    assert result is None
+    assert isinstance(error, DeadlineExceeded)
+    assert target.in_flight == 0
+
+
+async def test_what_is_refused_at_once_is_raised_and_not_counted() -> None:
+    target = plane()
+    target.draining = True
+    with pytest.raises(Draining):
+        heard_by(target)
+    assert target.in_flight == 0
+
+
+async def test_an_output_that_the_model_did_not_give_is_its_fault() -> None:
+    gateway = FakeGateway(lambda _key, _inputs: {"y": ROW})
+    target = plane(gateway)
+    with pytest.raises(ModelFailed, match="'x'"):
+        await infer(target, outputs=("x",))
+    assert target.in_flight == 0
+
+
+async def test_cancelling_a_caller_withdraws_its_request() -> None:
+    target = plane(FakeGateway(delay_s=5.0))
+    task = asyncio.ensure_future(infer(target))
+    await asyncio.sleep(0.01)
+    assert target.in_flight == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    [queue] = target.queues.values()
+    assert (target.in_flight, queue.in_flight) == (0, 0)

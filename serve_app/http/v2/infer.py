@@ -5,85 +5,143 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
 from serve_app.domain.inference import InferenceRequest
+from serve_app.domain.raw_tensor import Buffer
+from serve_app.domain.routing import ModelRoute
 from serve_app.http.asgi import Receive
-from serve_app.http.body import read_body
-from serve_app.http.errors import REQUEST_ID, Headers
+from serve_app.http.body import announced_length, read_body
+from serve_app.http.errors import Headers
 from serve_app.http.head import check_media_type, header_timeout_s, shortest
-from serve_app.http.v2.infer_answer import HEADER_LENGTH, encode_infer
+from serve_app.http.v2.infer_answer import HEADER_LENGTH, AnswerForm, encode_infer
 from serve_app.http.v2.infer_request import decode_infer
+from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
 
-_NAME = "[A-Za-z0-9._-]{1,128}"
-_INFER_PATH = re.compile(rf"/v2/models/({_NAME})(?:/versions/({_NAME}))?/infer", re.ASCII)
+_NAME = rb"[A-Za-z0-9._-]{1,128}"
+_INFER_PATH = re.compile(rb"/v2/models/(%b)(?:/versions/(%b))?/infer(?:\?.*)?" % (_NAME, _NAME))
 _LONGEST_PATH = 300
-"""No infer path is longer; what is longer never gets into the cache."""
+"""What is longer never gets into the cache; only a query can make an infer path so long."""
+
+InferTarget = tuple[str, str | None]
+"""Model, and version if one is pinned."""
 
 
-def infer_target(path: str) -> tuple[str, str | None] | None:
-    """Model and pinned version of an infer path; None for every other path."""
+def infer_target(path: bytes) -> InferTarget | None:
+    """Model and pinned version of an infer path as it was sent; None for every other path."""
     return _target(path) if len(path) <= _LONGEST_PATH else None
 
 
 @lru_cache(maxsize=1024)
-def _target(path: str) -> tuple[str, str | None] | None:
+def _target(path: bytes) -> InferTarget | None:
     match = _INFER_PATH.fullmatch(path)
-    return None if match is None else (match[1], match[2])
+    if match is None:
+        return None
+    model, version = match.groups()
+    return model.decode(), None if version is None else version.decode()
+
+
+def infer_path(target: InferTarget) -> str:
+    """The path of a target."""
+    model, version = target
+    pinned = "" if version is None else f"/versions/{version}"
+    return f"/v2/models/{model}{pinned}/infer"
+
+
+class InferHead(NamedTuple):
+    """What the head of an infer request says."""
+
+    route: ModelRoute
+    version: str | None
+    """The version in the path, if there is one."""
+    timeout_s: float | None
+    content_length: int
+    """0 if it does not say."""
+    json_length: bytes | None
+    """The header Inference-Header-Content-Length."""
 
 
 class InferEndpoint:
-    """Answers infer requests."""
+    """What one infer request takes, step by step; who reads and writes is another's affair."""
 
-    def __init__(self, dataplane: DataPlane, http: HttpConfig, limits: RequestLimits) -> None:
-        self._dataplane = dataplane
-        self._max_body = http.max_body_bytes
+    def __init__(
+        self, dataplane: DataPlane, http: HttpConfig, limits: RequestLimits, telemetry: Telemetry
+    ) -> None:
+        self.dataplane = dataplane
+        self.telemetry = telemetry
+        self.max_body = http.max_body_bytes
         self._max_depth = http.max_json_depth
         self._limits = limits
 
+    def admit(
+        self, target: InferTarget, fields: Mapping[bytes, bytes], trace: RequestTrace
+    ) -> InferHead:
+        """Everything that can be refused by the head alone.
+
+        Args:
+            target: what the path names.
+            fields: the request's headers, names in lower case.
+            trace: what telemetry learns of this request.
+        """
+        model, version = target
+        # Known before anything can fail, so that every failure is counted for its model.
+        trace.model = self.dataplane.table.model(model).name
+        route = self.dataplane.admit(model, version)
+        check_media_type(fields)
+        return InferHead(
+            route,
+            version,
+            header_timeout_s(fields),
+            announced_length(fields, self.max_body),
+            fields.get(HEADER_LENGTH),
+        )
+
+    def decode(
+        self, head: InferHead, body: Buffer, trace: RequestTrace
+    ) -> tuple[InferenceRequest, AnswerForm]:
+        """Reads the body.
+
+        Returns:
+            The request, and how its answer is to be written.
+        """
+        route = head.route
+        call = decode_infer(body, head.json_length, route, self._limits, self._max_depth)
+        timeout_s = head.timeout_s
+        if call.timeout_s is not None:
+            timeout_s = shortest(timeout_s, call.timeout_s)
+        request = InferenceRequest(
+            route.name, head.version, call.inputs, trace.request_id, timeout_s, call.outputs
+        )
+        return request, call.form
+
     async def answer(
         self,
-        model: str,
-        version: str | None,
-        headers: Mapping[bytes, bytes],
+        target: InferTarget,
+        fields: Mapping[bytes, bytes],
         receive: Receive,
         trace: RequestTrace,
     ) -> tuple[Headers, bytes]:
-        """Reads the request, has it computed, and writes the answer.
-
-        Whatever can be refused by the head alone is refused before the body is read.
+        """All of it for a request that came through the router of the other routes.
 
         Args:
-            model: the model's name in the path.
-            version: the version in the path, if there is one.
-            headers: the request's headers, names in lower case.
+            target: what the path names.
+            fields: the request's headers, names in lower case.
             receive: where the body comes from.
             trace: what telemetry learns of this request.
 
         Returns:
             Headers and body of the 200.
         """
-        # Known before anything can fail, so that every failure is counted for its model.
-        trace.model = self._dataplane.table.model(model).name
-        route = self._dataplane.admit(model, version)
-        check_media_type(headers)
-        timeout_s = header_timeout_s(headers)
-        body = await read_body(receive, headers, self._max_body)
-        call = decode_infer(body, headers.get(HEADER_LENGTH), route, self._limits, self._max_depth)
-        if call.timeout_s is not None:
-            timeout_s = shortest(timeout_s, call.timeout_s)
-        result = await self._dataplane.infer(
-            InferenceRequest(
-                model, version, call.inputs, trace.request_id, timeout_s, call.outputs
-            ),
-            trace,
-        )
-        described, payload = encode_infer(result, call.form)
-        described += (
-            (REQUEST_ID, trace.request_id.encode()),
-            (b"x-model-version", result.version.encode()),
-        )
-        return described, payload
+        head = self.admit(target, fields, trace)
+        body = await read_body(receive, fields, self.max_body)
+        request, form = self.decode(head, body, trace)
+        result = await self.dataplane.infer(request, trace)
+        payload, described = encode_infer(result, form)
+        lines = (described + b"%d" % len(payload)).split(b"\r\n")
+        named = [line.partition(b": ") for line in lines]
+        headers = [(name, value) for name, _, value in named]
+        return [*headers, (b"x-model-version", result.version.encode())], payload

@@ -9,10 +9,8 @@ import orjson
 
 from serve_app.domain.inference import InferenceResult
 from serve_app.domain.raw_tensor import datatype_of, to_raw
-from serve_app.http.errors import JSON, Headers
 from serve_app.http.v2.tensor_codec import array_to_json
 
-OCTET_STREAM = (b"content-type", b"application/octet-stream")
 HEADER_LENGTH = b"inference-header-content-length"
 
 
@@ -25,8 +23,15 @@ class AnswerForm(NamedTuple):
     outputs: Mapping[str, bool] = {}
 
 
-def encode_infer(result: InferenceResult, form: AnswerForm) -> tuple[Headers, bytes]:
-    """Writes the answer; returns the headers that describe it, and the body.
+_JSON = b"content-type: application/json\r\ncontent-length: "
+_BINARY = b"content-type: application/octet-stream\r\n%b: %d\r\ncontent-length: "
+
+
+def encode_infer(result: InferenceResult, form: AnswerForm) -> tuple[bytes, bytes]:
+    """Writes the answer.
+
+    Returns:
+        The body, and the lines of the head that describe it, up to the value of its length.
 
     Raises:
         InvalidInput: an output cannot be written in JSON, and the client did not ask for binary.
@@ -53,10 +58,5 @@ def encode_infer(result: InferenceResult, form: AnswerForm) -> tuple[Headers, by
     answer["outputs"] = outputs
     text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     if not blobs:
-        return [JSON, (b"content-length", b"%d" % len(text))], text
-    body = b"".join((text, *blobs))
-    return [
-        OCTET_STREAM,
-        (HEADER_LENGTH, b"%d" % len(text)),
-        (b"content-length", b"%d" % len(body)),
-    ], body
+        return text, _JSON
+    return b"".join((text, *blobs)), _BINARY % (HEADER_LENGTH, len(text))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.domain.parameters import check_output_parameters, timeout_s
-from serve_app.domain.raw_tensor import Shape, from_raw
+from serve_app.domain.raw_tensor import Buffer, Shape, from_raw
 from serve_app.domain.routing import ModelRoute
 from serve_app.domain.tensor import DTYPES, LONGEST_NAME, Array
 from serve_app.errors import InvalidInput, MalformedRequest, PayloadTooLarge
@@ -34,7 +34,7 @@ _ALL_JSON = AnswerForm()
 
 
 def decode_infer(
-    body: bytes,
+    body: Buffer,
     header_length: bytes | None,
     model: ModelRoute,
     limits: RequestLimits,
@@ -54,16 +54,19 @@ def decode_infer(
         InvalidInput: a field has a value that is not allowed.
         PayloadTooLarge: there are too many tensors, or elements of BYTES.
     """
-    text = body
+    length = len(body)
     if header_length is not None:
-        length = _header_length(header_length, body)
+        length = _header_length(header_length, length)
         if length == 0:
             return _decode_raw(body, model)
-        text = body[:length]
+    text = body[:length]
+    if type(text) is not bytes:
+        text = bytes(text)
     document = load_json(text)
     if type(document) is not dict:
         raise MalformedRequest("the request must be a JSON object")
     reader = _Reader(body, len(text), limits, max_depth)
+    reader.literals = b"true" in text or b"false" in text
     call = reader.read(document)
     if reader.strange or text.count(b":") != reader.members:
         check_members(text, document, max_depth)
@@ -74,10 +77,10 @@ def decode_infer(
     return call
 
 
-def _header_length(value: bytes, body: bytes) -> int:
+def _header_length(value: bytes, whole: int) -> int:
     """Length of the JSON part; 0 announces a raw request."""
     length = int(value) if value.isdigit() and len(value) < 20 else -1
-    if not 0 <= length <= len(body):
+    if not 0 <= length <= whole:
         raise MalformedRequest(
             "Inference-Header-Content-Length must be a whole number, not above the body's length",
             "Inference-Header-Content-Length",
@@ -85,7 +88,7 @@ def _header_length(value: bytes, body: bytes) -> int:
     return length
 
 
-def _decode_raw(body: bytes, model: ModelRoute) -> InferCall:
+def _decode_raw(body: Buffer, model: ModelRoute) -> InferCall:
     """Reads a request that is nothing but the bytes of a model's only input."""
     if len(model.inputs) != 1:
         raise InvalidInput(
@@ -103,14 +106,15 @@ class _Reader:
     put into words only once there is one.
     """
 
-    __slots__ = ("body", "limits", "max_depth", "members", "offset", "strange")
+    __slots__ = ("body", "limits", "literals", "max_depth", "members", "offset", "strange")
 
-    def __init__(self, body: bytes, offset: int, limits: RequestLimits, max_depth: int) -> None:
+    def __init__(self, body: Buffer, offset: int, limits: RequestLimits, max_depth: int) -> None:
         self.body = body
         self.offset = offset
         self.limits = limits
         self.max_depth = max_depth
         self.members = 0
+        self.literals = True
         self.strange = False
 
     def read(self, document: dict[str, Any]) -> InferCall:
@@ -168,7 +172,9 @@ class _Reader:
             known = 5
         if len(tensor) != known or (len(shape) > 1 and _DATA_LEVELS + len(shape) > self.max_depth):
             self.strange = True
-        return array_from_json(tensor.get("data"), datatype, shape, count, "")
+        return array_from_json(
+            tensor.get("data"), datatype, shape, count, "", literals=self.literals
+        )
 
     def _binary(
         self, tensor: dict[str, Any], size: object, datatype: str, shape: Shape, count: int

@@ -152,10 +152,10 @@ class ProtocolRoutes:
 
     async def _hot(self, model: str, version: str | None, request: Request) -> Response:
         headers, body = await self._infer.answer(
-            model, version, dict(request.scope["headers"]), request.receive, request.state.trace
+            (model, version), dict(request.scope["headers"]), request.receive, request.state.trace
         )
         response = Response(body)
-        response.raw_headers = [each for each in headers if each[0] != b"x-request-id"]
+        response.raw_headers = headers
         return response
 
     async def index(self, request: Request) -> Response:

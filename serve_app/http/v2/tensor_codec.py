@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from serve_app.domain.bytes_tensor import bytes_array, check_count
-from serve_app.domain.raw_tensor import Shape, element_count, from_raw
+from serve_app.domain.raw_tensor import Buffer, Shape, element_count, from_raw
 from serve_app.domain.tensor import BYTES, DTYPES, Array, TensorSpec
 from serve_app.errors import InvalidInput
 
@@ -45,7 +45,9 @@ def parse_shape(value: object, max_dims: int, where: str) -> tuple[Shape, int]:
     return tuple(value), count
 
 
-def array_from_json(data: Any, datatype: str, shape: Shape, count: int, where: str) -> Array:
+def array_from_json(
+    data: Any, datatype: str, shape: Shape, count: int, where: str, *, literals: bool = True
+) -> Array:
     """Makes a tensor from JSON, flat or nested as its shape.
 
     Args:
@@ -54,6 +56,8 @@ def array_from_json(data: Any, datatype: str, shape: Shape, count: int, where: s
         shape: the checked shape.
         count: its number of elements.
         where: path of the tensor in the request, for errors.
+        literals: whether `true` or `false` may be among the data. Everything else that is no number
+            is refused when numbers are packed; looking at the type of each takes as long as that.
     """
     if type(data) is not list:
         raise InvalidInput("data must be an array", f"{where}.data")
@@ -71,7 +75,7 @@ def array_from_json(data: Any, datatype: str, shape: Shape, count: int, where: s
             f"{datatype} cannot be written in JSON: send it as binary data", f"{where}.data"
         )
     code, types, expected = entry
-    if not types.issuperset(map(type, data)):
+    if (literals or code == "?") and not types.issuperset(map(type, data)):
         raise InvalidInput(f"data of {datatype} must hold {expected}", f"{where}.data")
     try:
         packed = struct.pack(f"<{count}{code}", *data)
@@ -100,7 +104,7 @@ def _bytes_from_json(data: list[Any], shape: Shape, where: str) -> Array:
     return bytes_array([value.encode() for value in data], shape)
 
 
-def array_from_raw(body: bytes, spec: TensorSpec) -> Array:
+def array_from_raw(body: Buffer, spec: TensorSpec) -> Array:
     """Makes the only input of a model from a body that is nothing but its bytes.
 
     One variable dimension follows from the number of bytes. If the row dimension and another one
@@ -111,7 +115,7 @@ def array_from_raw(body: bytes, spec: TensorSpec) -> Array:
     if spec.datatype == BYTES:
         if any(dim not in (-1, 1) for dim in shape):
             raise InvalidInput("a raw request for BYTES needs a model that takes one element")
-        return bytes_array([body], (1,) * len(shape))
+        return bytes_array([bytes(body)], (1,) * len(shape))
     if len(variable) == 2 and variable[0] == 0:
         shape[0] = 1
         del variable[0]

@@ -19,8 +19,9 @@ from serve_app.domain.inference import InferenceRequest, InferenceResult
 from serve_app.domain.raw_tensor import to_raw
 from serve_app.domain.tensor import BYTES, DTYPES, Array
 from serve_app.errors import InvalidInput, ModelFailed, PayloadTooLarge, RequestError
-from serve_app.grpc.contents import FIELDS, fill_contents
-from serve_app.grpc.convert import decode_request, encode_response
+from serve_app.grpc.answer import encode_response
+from serve_app.grpc.contents import FIELDS, contents_parts
+from serve_app.grpc.convert import decode_request
 from serve_app.grpc.generated.open_inference_pb2 import (
     InferTensorContents,
     ModelInferRequest,
@@ -67,7 +68,7 @@ def typed_request(**tensors: tuple[str, Array]) -> ModelInferRequest:
     for name, (datatype, array) in tensors.items():
         tensor = request.inputs.add(name=name, datatype=datatype, shape=array.shape)
         tensor.contents.SetInParent()
-        fill_contents(tensor.contents, array, datatype)
+        tensor.contents.MergeFromString(b"".join(contents_parts(array, datatype)))
     return request
 
 
@@ -119,6 +120,41 @@ def test_answer_carries_names_and_id() -> None:
     result = InferenceResult("m", "7", {"y": np.zeros((1, 2), np.float32)})
     answer = ModelInferResponse.FromString(encode_response(result, "my id", typed=False))
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "7", "my id")
+
+
+@pytest.mark.parametrize("identifier", ["", "é" * 200])
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_answer_is_what_protobuf_reads_and_writes(identifier: str, typed: bool, rows: int) -> None:
+    outputs: dict[str, Array] = {
+        "a": np.ones((rows, 40), np.float32),
+        "b": np.full((rows, 1), -1, np.int64),
+    }
+    encoded = encode_response(InferenceResult("m" * 128, "7", outputs), identifier, typed=typed)
+    expected = ModelInferResponse(model_name="m" * 128, model_version="7", id=identifier)
+    for (name, array), datatype in zip(outputs.items(), ("FP32", "INT64"), strict=True):
+        tensor = expected.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        if not typed:
+            expected.raw_output_contents.append(array.tobytes())
+        elif datatype == "FP32":
+            tensor.contents.fp32_contents.extend(array.ravel().tolist())
+        else:
+            tensor.contents.int64_contents.extend(array.ravel().tolist())
+        if typed:
+            tensor.contents.SetInParent()
+    assert ModelInferResponse.FromString(encoded) == expected
+
+
+def test_the_bytes_that_are_kept_do_not_leak_between_answers() -> None:
+    def tensor(name: str, *shape: int) -> ModelInferResponse:
+        result = InferenceResult("m", "1", {name: np.zeros(shape, np.float32)})
+        return ModelInferResponse.FromString(encode_response(result, name, typed=False))
+
+    for _ in range(2):
+        for name, shape in (("x", (1, 2)), ("y", (1, 2)), ("x", (2, 1)), ("x", (2,))):
+            answer = tensor(name, *shape)
+            assert (answer.id, answer.outputs[0].name) == (name, name)
+            assert tuple(answer.outputs[0].shape) == shape
 
 
 def test_output_of_no_datatype_is_the_models_fault() -> None:

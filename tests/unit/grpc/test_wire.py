@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from serve_app.errors import MalformedRequest
 from serve_app.grpc import wire
-from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from serve_app.grpc.wire import join_response, parse_request, varint
+from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest
+from serve_app.grpc.wire import parse_request, varint
 
 LARGE = b"x" * 40_000
 
@@ -113,12 +113,3 @@ def test_varint(number: int) -> None:
     parsed, end = wire._read_varint(varint(number), 0)
     assert parsed == number
     assert end == len(varint(number))
-
-
-def test_join_response_is_what_protobuf_writes() -> None:
-    raw: list[bytes | memoryview] = [b"", b"a" * 200, memoryview(LARGE)]
-    response = ModelInferResponse(model_name="m", model_version="1", id="i")
-    response.outputs.add(name="y", datatype="FP32", shape=[1])
-    joined = join_response(response, raw)
-    response.raw_output_contents.extend([bytes(each) for each in raw])
-    assert joined == response.SerializeToString()

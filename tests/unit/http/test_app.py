@@ -17,8 +17,7 @@ from serve_app.domain.inference import VersionKey
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array, TensorSpec
 from serve_app.http.app import create_app
-from serve_app.http.asgi import AsgiApp, Message
-from serve_app.http.v2.infer import _target, infer_target
+from serve_app.http.asgi import AsgiApp
 from serve_app.testing import FakeGateway, RecordingTelemetry, model_route, route_table
 
 INFER = "/v2/models/echo/infer"
@@ -185,80 +184,11 @@ async def test_a_body_over_the_cap(bench: Bench) -> None:
     assert response.json()["error"]["code"] == "payload_too_large"
 
 
-@pytest.mark.parametrize(
-    ("path", "headers", "status", "code", "model"),
-    [
-        ("/v2/models/no/infer", {}, 404, "model_not_found", ""),
-        ("/v2/models/echo/versions/9/infer", {}, 404, "version_not_found", "echo"),
-        (INFER, {"content-type": "text/html"}, 415, "unsupported_media_type", "echo"),
-        (INFER, {"content-encoding": "gzip"}, 415, "unsupported_media_type", "echo"),
-        (INFER, {"x-request-timeout-ms": "soon"}, 400, "malformed_request", "echo"),
-        (INFER, {"content-length": "4097"}, 413, "payload_too_large", "echo"),
-    ],
-)
-async def test_what_the_head_decides_is_refused_without_the_body(
-    bench: Bench, path: str, headers: dict[str, str], status: int, code: str, model: str
-) -> None:
-    assert await refused_unread(bench, path, headers) == status
-    [(trace, *outcome)] = bench.telemetry.finished
-    assert outcome == [status, code]
-    assert trace.model == model
-
-
-async def test_a_draining_server_reads_no_body(bench: Bench) -> None:
-    bench.dataplane.draining = True
-    assert await refused_unread(bench, INFER, {}) == 503
-    assert bench.telemetry.finished[-1][1:] == (503, "draining")
-
-
-async def refused_unread(bench: Bench, path: str, headers: Mapping[str, str]) -> int:
-    """The status of a request whose body nobody may ask for."""
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        raise AssertionError("the body was asked for")
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
-    await bench.app({**scope, "headers": raw}, receive, send)
-    status: int = sent[0]["status"]
-    return status
-
-
 async def test_a_malformed_request_is_counted_for_its_model(bench: Bench) -> None:
     for content in (b"{", b"[]", b'{"inputs":[]}'):
         response = await bench.client.post(INFER, content=content)
         assert response.status_code == 400
         assert bench.telemetry.finished[-1][0].model == "echo"
-
-
-@pytest.mark.parametrize(
-    ("path", "target"),
-    [
-        ("/v2/models/a/infer", ("a", None)),
-        ("/v2/models/A-z_0.9/versions/1.0/infer", ("A-z_0.9", "1.0")),
-        (f"/v2/models/{'m' * 128}/versions/{'v' * 128}/infer", ("m" * 128, "v" * 128)),
-        (f"/v2/models/{'m' * 129}/infer", None),
-        (f"/v2/models/{'m' * 60_000}/infer", None),
-        ("/v2/models/a b/infer", None),
-        ("/v2/models/ä/infer", None),
-        ("/v2/models/a\n/infer", None),
-        ("/v2/models/a/infer\n", None),
-        ("/v2/models/a/versions/1/2/infer", None),
-    ],
-)
-def test_infer_paths(path: str, target: tuple[str, str | None] | None) -> None:
-    assert infer_target(path) == target
-
-
-def test_long_paths_are_not_remembered() -> None:
-    before = _target.cache_info().currsize
-    for number in range(50):
-        infer_target(f"/v2/models/{number}{'x' * 60_000}/infer")
-    assert _target.cache_info().currsize == before
 
 
 async def test_the_smallest_deadline_wins(bench: Bench) -> None:

@@ -26,9 +26,9 @@ LIMITS = RequestLimits()
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     dataplane, http = DataPlane(FakeGateway(), LIMITS), HttpConfig()
-    return create_rest(
-        dataplane, http, NullTelemetry(), InferEndpoint(dataplane, http, LIMITS)
-    ).openapi()
+    telemetry = NullTelemetry()
+    endpoint = InferEndpoint(dataplane, http, LIMITS, telemetry)
+    return create_rest(dataplane, http, telemetry, endpoint).openapi()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -12,8 +12,11 @@ import pytest
 
 from serve_app.log import EXTRA_FIELDS, LineHandler, rfc3339
 from serve_app.telemetry import access_log as access_log_module
-from serve_app.telemetry.access_log import LOGGER, MAX_BUFFERED, MAX_KEPT, AccessLog
+from serve_app.telemetry.access_line import LOGGER
+from serve_app.telemetry.access_log import MAX_BUFFERED, MAX_KEPT, AccessLog
 from tests.unit.telemetry.traces import trace
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class CountingStream(io.StringIO):
@@ -48,7 +51,8 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 async def test_a_line_says_everything_about_a_request(
     log: AccessLog, stream: CountingStream
 ) -> None:
-    log.append(trace(request_id="id-1"), 200, "ok", 0.0123456)
+    one = trace(request_id="id-1", transport="direct", traceparent=TRACEPARENT)
+    log.append(one, 200, "ok", 0.0123456)
     assert stream.getvalue() == ""
     await log.flush()
     (line,) = lines(stream)
@@ -61,10 +65,12 @@ async def test_a_line_says_everything_about_a_request(
         "process": "ingress",
         "action": "request",
         "request_id": "id-1",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
         "model": "digits",
         "version": "2",
         "arm": "2",
         "protocol": "http",
+        "transport": "direct",
         "status": 200,
         "code": "ok",
         "duration_ms": 12.346,
@@ -75,7 +81,15 @@ async def test_a_line_says_everything_about_a_request(
     }
 
 
-@pytest.mark.parametrize("measured", [{}, {"model": "", "version": "", "arm": "", "batch_rows": 0}])
+@pytest.mark.parametrize(
+    "measured",
+    [
+        {},
+        {"model": "", "version": "", "arm": "", "batch_rows": 0},
+        {"transport": "handle", "traceparent": TRACEPARENT},
+        {"model": 'm"\n{}', "version": "\u2028", "queue_s": 12345.678, "compute_s": 1e-9},
+    ],
+)
 async def test_lines_are_those_of_the_formatter(
     log: AccessLog, stream: CountingStream, measured: dict[str, Any]
 ) -> None:

@@ -14,7 +14,7 @@ from serve_app.telemetry.exposition import render
 from serve_app.telemetry.metrics import Gauges, RequestMetrics
 from serve_app.telemetry.node import NodeTotals
 from tests.requirements import require_program
-from tests.unit.telemetry.traces import trace
+from tests.unit.telemetry.traces import result, trace
 
 ROOT = Path(__file__).parents[3]
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -26,9 +26,12 @@ def totals() -> NodeTotals:
     metrics.observe_request(trace(), "ok", 0.0004)
     metrics.observe_request(trace(), "ok", 0.5)
     metrics.observe_request(trace(), "ok", 100.0)
-    metrics.observe_batch(KEY, 7, 0.004)
+    metrics.observe_batch(KEY, 7, result(transport="direct", tokens=96, padding=8))
+    metrics.count_fallback(KEY, "connect")
+    for _ in range(9):
+        metrics.count_dropped_line()
     gauges = {11: Gauges(2, 30, 5, {KEY: 8}), 12: Gauges(1, 40, 4, {KEY: 4})}
-    return NodeTotals(metrics.histograms(), {"access_lines_dropped": 9}, gauges)
+    return NodeTotals(metrics.histograms(), metrics.counters(), gauges)
 
 
 def families(accept: str = "") -> dict[str, Metric]:
@@ -56,6 +59,10 @@ def test_both_formats_say_the_same(accept: str) -> None:
         "serve_app_route_table_revision": "gauge",
         "serve_app_queue_depth_rows": "gauge",
         "serve_app_ingress_processes": "gauge",
+        "serve_app_batches": "counter",
+        "serve_app_tokens_computed": "counter",
+        "serve_app_tokens_padding": "counter",
+        "serve_app_channel_fallbacks": "counter",
         "serve_app_access_lines_dropped": "counter",
     }
 
@@ -106,6 +113,19 @@ def test_counters_end_in_total(accept: str) -> None:
     assert [(each.name, each.value) for each in found.samples] == [
         ("serve_app_access_lines_dropped_total", 9)
     ]
+
+
+def test_counters_have_labels() -> None:
+    found = families()
+    assert samples(found["serve_app_batches"]) == {("digits", "2", "direct"): 1}
+    assert samples(found["serve_app_tokens_padding"]) == {("digits", "2"): 8}
+    assert samples(found["serve_app_channel_fallbacks"]) == {("digits", "2", "connect"): 1}
+
+
+def test_a_counter_without_labels_begins_at_zero() -> None:
+    lines = render(NodeTotals(), "")[0].decode().splitlines()
+    begun = [line for line in lines if line.startswith("serve_app_") and "_total" in line]
+    assert begun == ["serve_app_access_lines_dropped_total 0.0"]
 
 
 def test_a_millisecond_clock_as_revision_keeps_its_digits() -> None:

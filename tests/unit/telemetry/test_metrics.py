@@ -8,17 +8,23 @@ from serve_app.domain.inference import VersionKey
 from serve_app.telemetry import metrics as metrics_module
 from serve_app.telemetry.metrics import (
     BATCH_ROWS,
+    BATCHES,
+    CHANNEL_FALLBACKS,
     COMPUTE_SECONDS,
+    COUNTERS,
     HISTOGRAMS,
+    LINES_DROPPED,
     OTHER,
     QUEUE_SECONDS,
     REQUEST_SECONDS,
+    TOKENS_COMPUTED,
+    TOKENS_PADDING,
     Gauges,
     Histogram,
     RequestMetrics,
 )
 from serve_app.testing import FakeGateway, route_table
-from tests.unit.telemetry.traces import trace
+from tests.unit.telemetry.traces import result, trace
 
 KEY = VersionKey("digits", "2")
 
@@ -81,12 +87,40 @@ def test_a_request_for_an_unknown_model_has_empty_labels(metrics: RequestMetrics
 
 
 def test_a_batch_is_counted_once(metrics: RequestMetrics) -> None:
-    metrics.observe_batch(KEY, 32, 0.5)
-    metrics.observe_batch(KEY, 1, 0.25)
+    metrics.observe_batch(KEY, 32, result(0.5))
+    metrics.observe_batch(KEY, 1, result(0.25))
     histograms = metrics.histograms()
     rows, compute = histograms[BATCH_ROWS.name][KEY], histograms[COMPUTE_SECONDS.name][KEY]
     assert (sum(rows.counts), rows.total) == (2, 33)
     assert (sum(compute.counts), compute.total) == (2, 0.75)
+
+
+def test_batches_are_counted_by_transport(metrics: RequestMetrics) -> None:
+    for transport in ("direct", "handle", "direct"):
+        metrics.observe_batch(KEY, 1, result(transport=transport))
+    assert metrics.counters()[BATCHES.name] == {(*KEY, "direct"): 2, (*KEY, "handle"): 1}
+
+
+def test_padding_is_counted_where_the_model_tells(metrics: RequestMetrics) -> None:
+    metrics.observe_batch(KEY, 1, result(tokens=100, padding=7))
+    metrics.observe_batch(KEY, 1, result(tokens=50, padding=0))
+    metrics.observe_batch(VersionKey("digits", "1"), 1, result())
+    counters = metrics.counters()
+    assert counters[TOKENS_COMPUTED.name] == {KEY: 150}
+    assert counters[TOKENS_PADDING.name] == {KEY: 7}
+
+
+def test_fallbacks_are_counted_by_reason(metrics: RequestMetrics) -> None:
+    for reason in ("connect", "busy", "connect"):
+        metrics.count_fallback(KEY, reason)
+    found = metrics.counters()[CHANNEL_FALLBACKS.name]
+    assert found == {(*KEY, "connect"): 2, (*KEY, "busy"): 1}
+
+
+def test_a_counter_that_counted_nothing_has_no_series(metrics: RequestMetrics) -> None:
+    assert metrics.counters() == {name: {} for name in COUNTERS}
+    metrics.count_dropped_line()
+    assert metrics.counters()[LINES_DROPPED.name] == {(): 1}
 
 
 def test_the_number_of_series_is_bounded(
@@ -96,12 +130,18 @@ def test_the_number_of_series_is_bounded(
     for number in range(50):
         version = str(number)
         metrics.observe_request(trace(version=version), "ok", 0.001)
-        metrics.observe_batch(VersionKey("digits", version), 1, 0.001)
+        metrics.observe_batch(VersionKey("digits", version), 1, result(tokens=5, padding=1))
+        metrics.count_fallback(VersionKey("digits", version), "connect")
     for name, series in metrics.histograms().items():
         assert len(series) == 4, name
         assert sum(sum(each.counts) for each in series.values()) == 50, name
         (other,) = [each for labels, each in series.items() if labels[:2] == (OTHER, OTHER)]
         assert sum(other.counts) == 47, name
+    for name, values in metrics.counters().items():
+        if COUNTERS[name].labels:
+            assert len(values) == 4, name
+            (rest,) = [count for labels, count in values.items() if labels[:2] == (OTHER, OTHER)]
+            assert rest == sum(values.values()) * 47 // 50, name
 
 
 def test_gauges_are_zero_until_something_is_watched(metrics: RequestMetrics) -> None:

@@ -13,12 +13,14 @@ import pytest
 from serve_app.domain.inference import VersionKey
 from serve_app.telemetry.metrics import (
     BATCH_ROWS,
+    CHANNEL_FALLBACKS,
+    LINES_DROPPED,
     REQUEST_SECONDS,
     Gauges,
     RequestMetrics,
 )
 from serve_app.telemetry.node import NodeMetrics, NodeTotals
-from tests.unit.telemetry.traces import trace
+from tests.unit.telemetry.traces import result, trace
 
 LABELS = ("digits", "2", "http", "ok")
 COUNT = len(REQUEST_SECONDS.bounds) + 1
@@ -85,7 +87,7 @@ def test_a_new_folder_is_empty(node: NodeMetrics) -> None:
 
 def test_what_was_counted_comes_back(node: NodeMetrics, metrics: RequestMetrics) -> None:
     metrics.observe_request(trace(), "ok", 0.25)
-    metrics.observe_batch(VersionKey("digits", "2"), 7, 0.004)
+    metrics.observe_batch(VersionKey("digits", "2"), 7, result())
     node.write(node.snapshot())
     totals = node.totals()
     assert requests(totals) == 1
@@ -279,9 +281,15 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, metrics: RequestMetrics) -
 def test_counters_are_summed_up_and_outlive_their_process(
     node: NodeMetrics, metrics: RequestMetrics, folder: Path, alive: str, dead: str
 ) -> None:
-    metrics.access_lines_dropped = 1
+    metrics.count_dropped_line()
+    metrics.count_fallback(VersionKey("digits", "2"), "busy")
     node.write(node.snapshot())
-    leave(folder, alive, 1, counters={"access_lines_dropped": 10, "of_other_code": 5})
-    leave(folder, dead, 1, counters={"access_lines_dropped": 100})
+    lines, fallbacks = LINES_DROPPED.name, CHANNEL_FALLBACKS.name
+    leave(folder, alive, 1, counters={lines: [[[], 10]], "of_other_code": 5})
+    labels = ["digits", "2", "busy"]
+    other_labels = ["digits", "busy"]
+    counters = {lines: [[[], 100]], fallbacks: [[labels, 2], [other_labels, 7]]}
+    leave(folder, dead, 1, counters=counters)
     for _ in range(3):
-        assert node.totals().counters == {"access_lines_dropped": 111}
+        found = {name: family for name, family in node.totals().counters.items() if family}
+        assert found == {lines: {(): 111}, fallbacks: {tuple(labels): 3}}

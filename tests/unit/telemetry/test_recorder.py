@@ -26,7 +26,7 @@ from serve_app.telemetry.node import NodeMetrics, Snapshot
 from serve_app.telemetry.recorder import Recorder
 from serve_app.telemetry.sink import NullTelemetry, Telemetry
 from serve_app.testing import FakeGateway, RecordingTelemetry, route_table
-from tests.unit.telemetry.traces import trace
+from tests.unit.telemetry.traces import result, trace
 
 REQUESTS = "serve_app_request_duration_seconds_count"
 
@@ -93,10 +93,13 @@ async def test_a_request_is_counted_and_logged(
     recorder: Recorder, client: httpx.AsyncClient, stream: io.StringIO
 ) -> None:
     recorder.finish(trace(request_id="id-1"), 503, "overloaded")
-    recorder.observe_batch(VersionKey("digits", "2"), 7, 0.004)
+    recorder.observe_batch(VersionKey("digits", "2"), 7, result(transport="direct"))
+    recorder.count_fallback(VersionKey("digits", "2"), "stuck")
     found = values((await client.get("/metrics")).text)
     assert found[REQUESTS, "overloaded", "digits", "2", "http"] == 1
     assert found["serve_app_batch_size_sum", "digits", "2"] == 7
+    assert found["serve_app_batches_total", "digits", "2", "direct"] == 1
+    assert found["serve_app_channel_fallbacks_total", "digits", "2", "stuck"] == 1
     await recorder.close()
     (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (line["request_id"], line["status"], line["code"]) == ("id-1", 503, "overloaded")
@@ -209,7 +212,7 @@ async def test_numbers_reach_the_folder_without_a_scrape(
     monkeypatch.setattr(recorder_module, "FLUSH_S", 0.01)
     recorder = Recorder(MetricsConfig(), LogConfig(), tmp_path, handler(stream))
     await recorder.start()
-    recorder.observe_batch(VersionKey("digits", "2"), 1, 0.1)
+    recorder.observe_batch(VersionKey("digits", "2"), 1, result())
     for _ in range(500):
         await asyncio.sleep(0.01)
         if any(each["histograms"]["serve_app_batch_size"] for each in snapshots(tmp_path)):
