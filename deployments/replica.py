@@ -78,7 +78,9 @@ class ModelReplica:
         return self._host.describe() if self._host is not None else {}
 
     async def check_health(self) -> None:
-        """Fails when a computation hangs, so that Serve replaces this replica."""
+        """Fails when a computation hangs or its thread is gone: Serve replaces this replica."""
+        if self._host is not None and not self._host.worker.alive:
+            raise RuntimeError("the compute thread has ended")
         if self._host is not None and self._host.stuck_for_s() > self._stuck_after_s:
             raise RuntimeError(f"a computation has run for more than {self._stuck_after_s:.0f} s")
 

@@ -18,7 +18,7 @@ from ray.serve._private.common import ReplicaState
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from deployments.arguments import GatewayArguments, RouterSettings
-from deployments.endpoints import EndpointLeases, Endpoints
+from deployments.endpoints import LEASE_S, EndpointLeases, Endpoints
 from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
 from deployments.process import set_up
 from serve_app.config.model import ModelConfig
@@ -54,7 +54,7 @@ class ModelRouter:
         self._leases = EndpointLeases()
         self._table = EMPTY_TABLE
         self._changed = asyncio.Event()
-        self._changed_at = time.monotonic()
+        self._started = self._changed_at = time.monotonic()
         self._stirred = asyncio.Event()
         """Set when something has happened that Serve's status will show soon."""
         self._watcher: asyncio.Task[None] | None = None
@@ -102,13 +102,22 @@ class ModelRouter:
             try:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
-                if self._table.revision or not building(status):
+                if self._table.revision or (not building(status) and self._heard_of_all()):
                     await self._learn_facts()
                     self._compile()
             except Exception:
                 logger.exception("cannot follow the replicas", extra={"action": "watch"})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stirred.wait(), self._pause_s(status))
+
+    def _heard_of_all(self) -> bool:
+        """Whether every running replica has announced itself, or has had the time to.
+
+        A router that has restarted would take all channels away with a table that lacks them.
+        """
+        running = sum(n for (_, deployment), n in self._counts.items() if deployment == REPLICA)
+        announced = self._leases.current(time.monotonic()).values()
+        return sum(map(len, announced)) >= running or time.monotonic() - self._started > LEASE_S
 
     def _pause_s(self, status: ServeStatus | None) -> float:
         """How long to wait with the next look: it costs the controller and us some milliseconds.

@@ -16,17 +16,27 @@ BACKLOG = "backlog"
 UTILISATION = "utilisation"
 QUEUE_DELAY_MS = "queue_delay_ms"
 
+FULL = 0.8
+"""Utilisation that a replica is meant to have at most."""
+
 
 def batches_in_work(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """Replicas = batches in work or waiting anywhere / target per replica.
+    """Replicas = batches in work or waiting / target per replica, and as many as keep none full.
+
+    Several nodes: a replica hears of the queues of those ingresses that reach it by channel, which
+    makes the backlog too small rather than too large.
 
     Runs inside Serve's controller: no I/O, nothing that blocks.
     """
     reported = context.aggregated_metrics or {}
     ongoing = sum(reported.get(ONGOING, {}).values())
-    # Each replica hears of the same queues in the ingresses: their mean, and not their sum.
+    # On one node each replica hears of the same queues in the ingresses: their mean, not their sum.
     backlogs = list(reported.get(BACKLOG, {}).values())
     waiting = sum(backlogs) / len(backlogs) if backlogs else 0.0
     at_handles = float(context.total_queued_requests or 0.0)
     config: Any = context.config
-    return (ongoing + waiting + at_handles) / config.get_target_ongoing_requests(), {}
+    by_batches = (ongoing + waiting + at_handles) / config.get_target_ongoing_requests()
+    # Rows gather in the ingress while a model computes: one that is busy all the time may have no
+    # more than a batch in work. Its utilisation tells.
+    busy = sum(reported.get(UTILISATION, {}).values())
+    return max(by_batches, busy / FULL), {}

@@ -2,9 +2,9 @@
 
 There is one `VersionQueue` per model version in each ingress. A *slot* is one batch in flight. When
 a slot is free, what has arrived in this turn of the event loop goes out at once; when none is,
-requests wait and leave together, up to `max_rows`. So a quiet service has no added latency and a
-busy one full batches, with no wait time to tune. How many slots are useful, how large a batch may
-be and whether a moment's wait pays is learnt from every batch (`serve_app.pacing`).
+requests wait and leave together. So a quiet service has no added latency and a busy one full
+batches. How many slots are useful, how large a batch may be and whether a moment's wait pays is
+learnt from every batch (`serve_app.pacing`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from serve_app.errors import (
 )
 from serve_app.pacing import Pace
 from serve_app.telemetry.trace import RequestTrace
-from serve_app.waiting import Flight, Member, Settle, WaitingRoom
+from serve_app.waiting import Flight, Member, Settle, WaitingRoom, settled_already
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +86,6 @@ class VersionQueue:
         """Whether not even one more row may wait."""
         return self._room.rows >= self._room.policy.max_queue_rows
 
-    @property
-    def queued_bytes(self) -> int:
-        """Payload bytes that wait."""
-        return self._room.bytes
-
     def follow(
         self, policy: BatchingPolicy, slots: int, *, replicas: int = 1, idempotent: bool = True
     ) -> None:
@@ -109,6 +104,7 @@ class VersionQueue:
         signature: Hashable,
         trace: RequestTrace,
         settle: Settle,
+        gather_s: float = 0.0,
     ) -> Member:
         """Adds one request; `settle` hears how it ends, later and from the event loop.
 
@@ -122,7 +118,8 @@ class VersionQueue:
             deadline: `time.monotonic()` seconds.
             signature: only members with an equal signature share a batch; `ALONE` shares with none.
             trace: receives queue and compute seconds and the batch's size.
-            settle: called at most once; not after `withdraw`.
+            settle: not called after `withdraw`.
+            gather_s: while a batch is out, the next one may wait so long for more members.
 
         Returns:
             What `withdraw` takes.
@@ -135,7 +132,7 @@ class VersionQueue:
         self._room.admit(member)
         self._deadlines.add(member)
         if self._flush_handle is None:
-            self._schedule()
+            self._schedule(gather_s if self._flights else 0.0)
         return member
 
     def withdraw(self, member: Member) -> None:
@@ -143,7 +140,7 @@ class VersionQueue:
         if member.done:
             return
         member.done = True
-        member.settle = _settled
+        member.settle = settled_already
         self._deadlines.discard(member)
         self._leave(member)
 
@@ -166,9 +163,13 @@ class VersionQueue:
             self._rows_out -= flight.rows
 
     def _expire(self, member: Member) -> None:
-        if not member.done:
-            self._leave(member)
-            self._settle(member, None, DeadlineExceeded(TOO_LATE))
+        if member.done:
+            return
+        if member.flight is not None:
+            # Leaving may cancel the batch, which then can say nothing itself.
+            self._pace.troubled(member.flight.rows)
+        self._leave(member)
+        self._settle(member, None, DeadlineExceeded(TOO_LATE))
 
     def close(self, error: ServeAppError) -> None:
         """Fails everything that waits; batches in flight end by themselves."""
@@ -187,7 +188,7 @@ class VersionQueue:
         self._deadlines.discard(member)
         # A callback leads back to whoever holds the member: without it there is no such cycle, and
         # a request's tensors go with the request instead of waiting for the garbage collector.
-        settle, member.settle = member.settle, _settled
+        settle, member.settle = member.settle, settled_already
         try:
             settle(outputs, error)
         except Exception:
@@ -201,14 +202,18 @@ class VersionQueue:
         if not member.done:
             self._settle(member, None, type(error)(*error.args))
 
-    def _schedule(self) -> None:
+    def _schedule(self, gather_s: float = 0.0) -> None:
         """Flushes at the end of this turn of the loop, so that its arrivals go together."""
         if self._flush_handle is None and len(self._flights) < self._useful_slots():
-            self._flush_handle = self._loop.call_soon(self._flush)
+            self._flush_handle = (
+                self._loop.call_later(gather_s, self._flush)
+                if gather_s
+                else self._loop.call_soon(self._flush)
+            )
 
     def _useful_slots(self) -> int:
         """Slots that are worth using now; a retry may have any."""
-        if self._retries or not self._room.policy.adaptive:
+        if self._retries or not self._room.policy.adaptive or self._room.alone:
             return self._slots
         pace = self._pace
         return pace.slots if self._room.rows < pace.rows else pace.slots_when_full
@@ -222,9 +227,7 @@ class VersionQueue:
             members = self._next_members()
             if not members:
                 return
-            rows = 0
-            for member in members:
-                rows += member.rows
+            rows = sum([member.rows for member in members])
             flight = Flight(len(members), rows, len(self._flights))
             for member in members:
                 member.flight = flight
@@ -255,7 +258,7 @@ class VersionQueue:
     def _rows_to_send(self, now: float) -> int:
         """How many rows the next batch may have; 0: none is to leave now."""
         room, policy = self._room, self._room.policy
-        if not policy.adaptive or not room.members:
+        if not policy.adaptive or not room.members or room.alone:
             return policy.max_rows
         plan = self._pace.decide(
             now,
@@ -264,11 +267,12 @@ class VersionQueue:
             budget_s=room.nearest_deadline(self._pace.rows) - now,
             in_flight=len(self._flights),
             rows_out=self._rows_out,
+            # Counts of several signatures together say nothing about whom a hold would gather.
+            may_hold=not (policy.max_wait_ms or room.mixed),
         )
         if len(self._flights) >= plan.slots:
             return 0
-        # Counts of several signatures together say nothing about whom a hold would gather.
-        if plan.wait_s and not policy.max_wait_ms and not room.mixed:
+        if plan.wait_s:
             self._hold_timer = self._loop.call_later(plan.wait_s, self._flush)
             return 0
         return plan.rows
@@ -281,7 +285,7 @@ class VersionQueue:
             result = await self._gateway.call(self._key, batch, max(batch.budgets_s))
             landed = monotonic()
             self._land(flight)
-            self._deliver(members, result, departed)
+            self._deliver(members, result, departed, flight.rows)
             self._learn(flight, len(members), result, landed - departed)
         except ReplicaLost as error:
             self._retry_or_fail(members, error)
@@ -318,8 +322,9 @@ class VersionQueue:
             waiting=self._room.members,
         )
 
-    def _deliver(self, members: list[Member], result: BatchResult, departed: float) -> None:
-        total = sum([member.rows for member in members])
+    def _deliver(
+        self, members: list[Member], result: BatchResult, departed: float, total: int
+    ) -> None:
         if self._observe is not None:
             self._observe(self._key, total, result)
         outputs, failures = result.outputs, result.failures
@@ -353,7 +358,3 @@ class VersionQueue:
                 member.retried = True
                 member.flight = None
                 self._retries.append(member)
-
-
-def _settled(_outputs: Mapping[str, Array] | None, _error: ServeAppError | None) -> None:
-    """Stands where the callback of a member stood that is done."""

@@ -150,13 +150,20 @@ class DataPlane:
                 raise Overloaded("the queue of this version is full")
         return route
 
-    def start(self, request: InferenceRequest, trace: RequestTrace, settle: Settled) -> Ticket:
+    def start(
+        self,
+        request: InferenceRequest,
+        trace: RequestTrace,
+        settle: Settled,
+        gather_s: float = 0.0,
+    ) -> Ticket:
         """Takes one request in; `settle` hears how it ends, later and from the event loop.
 
         Args:
             request: what to compute.
             trace: filled in along the way.
             settle: called once with the result or with an error, unless the ticket is cancelled.
+            gather_s: while a batch is out, wait so long for others that are on their way.
 
         Raises:
             RequestError: the request is at fault.
@@ -189,11 +196,14 @@ class DataPlane:
             signature=signature,
             trace=trace,
             settle=ticket.settle,
+            gather_s=gather_s,
         )
         self.in_flight += 1
         return ticket
 
-    async def infer(self, request: InferenceRequest, trace: RequestTrace) -> InferenceResult:
+    async def infer(
+        self, request: InferenceRequest, trace: RequestTrace, gather_s: float = 0.0
+    ) -> InferenceResult:
         """Answers one request, for callers that have a task; cancelling it withdraws the request.
 
         Raises:
@@ -213,7 +223,7 @@ class DataPlane:
             else:
                 answer.set_exception(error or ServeAppError())
 
-        ticket = self.start(request, trace, settle)
+        ticket = self.start(request, trace, settle, gather_s)
         try:
             return await answer
         finally:

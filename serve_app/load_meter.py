@@ -30,7 +30,7 @@ class LoadMeter:
     def __init__(self) -> None:
         self._lock = Lock()
         self._sampled = self._changed = monotonic()
-        self._ongoing = 0
+        self._ongoing = self._computing = 0
         self._ongoing_s = 0.0
         self._computed_s = 0.0
         self._queued_s = 0.0
@@ -49,7 +49,8 @@ class LoadMeter:
         with self._lock:
             now = self._pass_time()
             self._ongoing += 1
-            self._ongoing_s += waited_s
+            # What it waited in earlier samples is past: it must not count in this one.
+            self._ongoing_s += min(waited_s, now - self._sampled)
             self._backlogs[source] = (now, backlog / max(rows, 1))
 
     def left(self, batches: int = 1) -> None:
@@ -58,12 +59,19 @@ class LoadMeter:
             self._pass_time()
             self._ongoing -= batches
 
-    def computed(self, queued_s: float, compute_s: float) -> None:
-        """A batch has been computed; how long it waited and took."""
+    def begins(self, queued_s: float) -> None:
+        """The model begins with a batch that has waited for so long."""
         with self._lock:
+            self._pass_time()
+            self._computing += 1
             self._batches += 1
             self._queued_s += queued_s
-            self._computed_s += compute_s
+
+    def ends(self) -> None:
+        """The model is done with it."""
+        with self._lock:
+            self._pass_time()
+            self._computing -= 1
 
     def sample(self) -> Load:
         """The averages since the last call."""
@@ -89,5 +97,6 @@ class LoadMeter:
     def _pass_time(self) -> float:
         now = monotonic()
         self._ongoing_s += self._ongoing * (now - self._changed)
+        self._computed_s += self._computing * (now - self._changed)
         self._changed = now
         return now

@@ -161,7 +161,7 @@ class Pace:
         Not fewer than give 90 % of the best throughput: lateness in overload must not add to it.
         """
         self._careful = True
-        least = max(1.0, 9.0 * self.fixed_s / self.slope_s if self.slope_s else START_ROWS)
+        least = max(1.0, 9.0 * self.fixed_s / self.slope_s) if self.slope_s else 1.0
         half = min(rows, self._max_rows) / 2.0
         self._reach = min(self._reach, max(half, least))
         self._refresh()
@@ -175,6 +175,7 @@ class Pace:
         budget_s: float,
         in_flight: int,
         rows_out: int,
+        may_hold: bool = True,
     ) -> Plan:
         """What the next batch may be; with a free slot and no wait, the caller sends it.
 
@@ -185,6 +186,7 @@ class Pace:
             budget_s: what the nearest deadline among them leaves.
             in_flight: batches that are out.
             rows_out: rows that are out.
+            may_hold: whether a wait is possible at all.
         """
         limit = self.rows
         slots = self.slots_when_full if rows >= limit else self.slots
@@ -203,7 +205,7 @@ class Pace:
             if 1.0 <= in_time < limit:  # With less, a single row would be late as well.
                 limit = max(1, int(max(in_time, min(flat, limit))))
         wait_s = 0.0
-        if rows < limit and waiting < self._expected:
+        if may_hold and rows < limit and waiting < self._expected:
             wait_s = self._hold(now, waiting, rows, budget_s)
         if not wait_s:
             self._depart(waiting)

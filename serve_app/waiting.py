@@ -141,6 +141,7 @@ class WaitingRoom:
         self._leave(member)
         member.inputs = {}
         self._gone += 1
+        self._drop_gone(self._queues[member.signature], member.signature)
         if self._gone >= _COMPACT_AT and self._gone > self.rows:
             self._compact()
 
@@ -152,7 +153,12 @@ class WaitingRoom:
     def nearest_deadline(self, rows: int) -> float:
         """The first deadline among those that would leave with a batch of so many rows."""
         queue = self._by_age()[0]
-        return min([member.deadline for member in islice(queue, rows)])
+        return min([member.deadline for member in islice(queue, rows) if member.waiting])
+
+    @property
+    def alone(self) -> bool:
+        """Whether requests wait that share a batch with nobody: there is nothing to pace."""
+        return ALONE in self._queues
 
     def take(self, now: float, max_rows: int) -> Departure:
         """Removes the members of the next batch: the oldest signature that need not wait.
@@ -211,9 +217,16 @@ class WaitingRoom:
                 rows += member.rows
             else:
                 self._gone -= 1
+        self._drop_gone(queue, signature)
+        return members
+
+    def _drop_gone(self, queue: deque[Member], signature: Hashable) -> None:
+        """Keeps the head of a queue a member that waits: times are counted from it."""
+        while queue and not queue[0].waiting:
+            queue.popleft()
+            self._gone -= 1
         if not queue:
             del self._queues[signature]
-        return members
 
     def _leave(self, member: Member) -> None:
         member.waiting = False
@@ -229,3 +242,7 @@ class WaitingRoom:
                 self._queues[signature] = kept
             else:
                 del self._queues[signature]
+
+
+def settled_already(_outputs: Mapping[str, Array] | None, _error: ServeAppError | None) -> None:
+    """Stands where the callback of a member stood that is done."""

@@ -14,12 +14,14 @@ from serve_app.channel.server import BEAT_S
 from serve_app.domain.gateway import Gateway
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.domain.routing import Endpoint, VersionRoute
+from serve_app.errors import Overloaded
 
 logger = logging.getLogger(__name__)
 
 SILENCE_S = 6 * BEAT_S
 """A replica that has not been heard for this long, heartbeats included, is taken for dead."""
 _WATCH_S = BEAT_S / 2
+_SLACK = 64
 _FIRST_BACKOFF_S = 0.05
 _LAST_BACKOFF_S = 2.0
 
@@ -149,21 +151,32 @@ class _Pool:
                 link.endpoint = endpoint
 
     def choose(self) -> ChannelConnection | None:
-        """The usable connection with the fewest calls; None: take the fallback."""
+        """The usable connection with the fewest calls; None: take the fallback.
+
+        Raises:
+            Overloaded: every replica has more calls than it may, most of them given up: it hangs.
+        """
         best: ChannelConnection | None = None
-        doubt, capacity = "no_endpoint", 0
+        doubt, capacity, ties = "no_endpoint", 0, 0
         for link in self.links.values():
             connection = link.connection
             if connection is None or not connection.usable:
                 doubt = link.doubt
             elif best is None or connection.outstanding < best.outstanding:
-                best, capacity = connection, link.endpoint.capacity
+                best, capacity, ties = connection, link.endpoint.capacity, 1
+            elif connection.outstanding == best.outstanding:
+                # By lot: all ingresses see the replicas in the same order.
+                ties += 1
+                if random.random() * ties < 1.0:
+                    best, capacity = connection, link.endpoint.capacity
         if best is None:
             self.doubt = doubt
         # A share below one call is one call all the same.
         elif self._elsewhere and best.outstanding >= max(1, capacity // self._ingresses):
             self.doubt = "busy"
             return None
+        elif best.outstanding >= 2 * capacity + _SLACK:
+            raise Overloaded(f"all replicas of {self.key} are busy")
         return best
 
 
@@ -198,12 +211,14 @@ class _Link:
             try:
                 await connection.open()
                 self.connection = connection
+                self.doubt = "connect"
                 self.tried.set()
                 backoff_s = _FIRST_BACKOFF_S
                 await connection.gone
                 self.connection = None
             except Exception as error:  # whatever it is, it must not end the attempts
-                self.doubt = "protocol" if isinstance(error, FrameError) else "connect"
+                if self.doubt != "stuck":  # which is why it does not greet
+                    self.doubt = "protocol" if isinstance(error, FrameError) else "connect"
                 logger.info("no channel: %r", error, extra={"action": "channel"})
             self.tried.set()
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))

@@ -118,8 +118,14 @@ class SegmentMaps:
         key = (ref.descriptor, ref.number)
         view = self._maps.get(key)
         if view is None:
-            view = self._maps[key] = self._map(ref.descriptor)
-            while len(self._maps) > _MAX_MAPPED:
+            view = self._map(ref.descriptor)
+            if len(view) > _MAX_IDLE_BYTES:
+                return view  # its owner does not keep it either
+            self._maps[key] = view
+            while (
+                len(self._maps) > _MAX_MAPPED
+                or sum(map(len, self._maps.values())) > 2 * _MAX_IDLE_BYTES
+            ):
                 self._maps.popitem(last=False)
         else:
             self._maps.move_to_end(key)

@@ -16,7 +16,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from select import EPOLLERR, EPOLLHUP, EPOLLOUT, select
+from select import EPOLLERR, EPOLLHUP, EPOLLOUT, POLLOUT, poll
 from threading import Lock
 from time import monotonic
 from typing import Protocol
@@ -218,10 +218,11 @@ class _Link:
                     self._flush(patience_s)
 
     def beat(self) -> None:
-        """Says that this process lives, unless an answer is on its way, which says so too."""
+        """Says that this process lives, or goes on with an answer, which says so too."""
         with self._writing:
-            if not self._closed and not self._unsent:
-                self._unsent.append(_BEAT)
+            if not self._closed:
+                if not self._unsent:
+                    self._unsent.append(_BEAT)
                 self._flush()
 
     def close(self) -> None:
@@ -247,7 +248,7 @@ class _Link:
                     self._write()
                 except BlockingIOError:
                     left_s = deadline - monotonic()
-                    if left_s <= 0 or not select([], [self._socket], [], left_s)[1]:
+                    if left_s <= 0 or not self._writable(left_s):
                         self._worker.watch_writing(self._socket.fileno(), wanted=True)
                         return
         except OSError:
@@ -255,6 +256,11 @@ class _Link:
             # The compute thread hears of it and closes; half a frame may have been sent.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _writable(self, timeout_s: float) -> bool:
+        waiting = poll()
+        waiting.register(self._socket, POLLOUT)
+        return bool(waiting.poll(timeout_s * 1000.0))
 
     def _write(self) -> None:
         unsent = self._unsent

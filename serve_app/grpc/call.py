@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn, Protocol
 
 import grpc
 
 from serve_app.domain.request_id import request_id
+from serve_app.domain.traceparent import traceparent
 from serve_app.errors import ServeAppError
 from serve_app.grpc.errors import REQUEST_ID, Metadata, failure
 from serve_app.public_error import public_error
@@ -17,7 +17,6 @@ from serve_app.public_error import public_error
 logger = logging.getLogger(__name__)
 
 _TRACEPARENT = "traceparent"
-_TRACE = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Context(Protocol):
@@ -52,13 +51,13 @@ class Caller(NamedTuple):
 def caller(context: Context) -> Caller:
     """Reads the metadata of an RPC."""
     given: bytes | None = None
-    traceparent = ""
+    context_sent = ""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and given is None:
             given = value.encode() if isinstance(value, str) else value
-        elif key == _TRACEPARENT and isinstance(value, str) and _TRACE.fullmatch(value) is not None:
-            traceparent = value
-    return Caller(request_id(given), given is not None, traceparent)
+        elif key == _TRACEPARENT and isinstance(value, str):
+            context_sent = traceparent(value)
+    return Caller(request_id(given), given is not None, context_sent)
 
 
 async def abort(context: Context, error: ServeAppError, identifier: str, version: str) -> NoReturn:

@@ -36,6 +36,10 @@ from serve_app.telemetry.trace import RequestTrace
 SERVICE = "inference.GRPCInferenceService"
 
 _SLACK_S = 0.01
+_GATHER_S = 0.00005
+"""Per call in work: grpc.aio hands them over one by one, some hundred µs apart, so that a queue
+which sent each at once would send batches of one."""
+_LONGEST_GATHER_S = 0.002
 
 _Request = TypeVar("_Request", bound=Message)
 _Handler = Callable[[bytes, Context], Awaitable[bytes]]
@@ -118,7 +122,8 @@ class Servicer:
             request = decode_request(
                 message, raw, trace.request_id, context.time_remaining(), self._limits
             )
-            result = await self._dataplane.infer(request, trace)
+            gather_s = min(_GATHER_S * (self._active - 1), _LONGEST_GATHER_S)
+            result = await self._dataplane.infer(request, trace, gather_s)
             answer = encode_response(result, message.id, typed=not raw)
         finally:
             self._active -= 1

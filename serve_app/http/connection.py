@@ -349,7 +349,7 @@ class HttpConnection(Line):
         if phase is _HEAD:
             self._refuse(BodyTimeout("the head of the request did not arrive in time"))
         elif phase is _BODY:
-            if self.flow.read_paused:  # we are the ones who wait with reading
+            if self.flow.read_paused or self.cycle is not self.active:  # we are who makes it wait
                 self._watch.enter(phase)
             else:
                 self._refuse(BodyTimeout("the body of the request did not arrive in time"))

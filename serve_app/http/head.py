@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from serve_app.domain.traceparent import traceparent
 from serve_app.errors import MalformedRequest, UnsupportedMediaType
 
-_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 
 MEDIA_TYPES = frozenset(
@@ -34,12 +34,10 @@ def header_timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
     return milliseconds / 1000.0
 
 
-def traceparent(headers: Mapping[bytes, bytes]) -> str:
-    """The W3C trace context of version 00 that the client sent; empty if it is none."""
+def trace_context(headers: Mapping[bytes, bytes]) -> str:
+    """The W3C trace context that the client sent; empty if it is none."""
     value = headers.get(b"traceparent")
-    if value is None or _TRACEPARENT.fullmatch(value) is None:
-        return ""
-    return value.decode()
+    return "" if value is None else traceparent(value.decode("latin-1"))
 
 
 def check_media_type(headers: Mapping[bytes, bytes]) -> None:

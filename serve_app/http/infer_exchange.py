@@ -20,7 +20,7 @@ from serve_app.http.body import body_too_large
 from serve_app.http.body_intake import LARGE, BodyIntake
 from serve_app.http.errors import REQUEST_ID, as_serve_app_error, error_response
 from serve_app.http.exchange import CLOSE, Exchange, Line, send_together, write_head
-from serve_app.http.head import traceparent
+from serve_app.http.head import trace_context
 from serve_app.http.v2.infer import InferEndpoint, InferHead, InferTarget, infer_path
 from serve_app.http.v2.infer_answer import AnswerForm, encode_infer
 from serve_app.public_error import OK
@@ -84,7 +84,7 @@ class InferExchange(Exchange):
         fields = self._fields
         trace = self._trace = RequestTrace("http", request_id(fields.get(REQUEST_ID)))
         if b"traceparent" in fields:
-            trace.traceparent = traceparent(fields)
+            trace.traceparent = trace_context(fields)
         try:
             self._head = self._endpoint.admit(self._target, fields, trace)
         except Exception as exc:

@@ -16,7 +16,7 @@ from serve_app.http.errors import (
     error_response,
     is_openai,
 )
-from serve_app.http.head import traceparent
+from serve_app.http.head import trace_context
 from serve_app.public_error import OK
 from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
@@ -42,7 +42,7 @@ class RequestEnvelope:
         headers = dict(scope["headers"])
         protocol = "openai" if is_openai(path) else "http"
         trace = RequestTrace(protocol, request_id(headers.get(REQUEST_ID)))
-        trace.traceparent = traceparent(headers)
+        trace.traceparent = trace_context(headers)
         scope.setdefault("state", {})["trace"] = trace
         answer = _Answer(send, trace.request_id)
         try:

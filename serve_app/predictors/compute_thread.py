@@ -84,6 +84,11 @@ class ComputeThread:
         self._put(job)
         return future.result(timeout_s)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def busy_for_s(self) -> float:
         """How long the current call has been running; 0.0 when there is none."""
         since = self._busy_since

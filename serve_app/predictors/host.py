@@ -87,10 +87,11 @@ class PredictorHost:
             batch: the members.
             received: the `time.monotonic()` from which their budgets count.
         """
-        queued_s = time.monotonic() - received
-        result = self._compute(batch, received)
-        self.meter.computed(queued_s, result.compute_s)
-        return result
+        self.meter.begins(time.monotonic() - received)
+        try:
+            return self._compute(batch, received)
+        finally:
+            self.meter.ends()
 
     @property
     def worker(self) -> ComputeThread:

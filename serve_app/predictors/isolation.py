@@ -11,6 +11,7 @@ import numpy as np
 
 from serve_app.domain.inference import Failure, InferenceBatch
 from serve_app.domain.tensor import Array
+from serve_app.domain.traceparent import trace_id
 from serve_app.errors import DeadlineExceeded, InvalidInput, ModelFailed
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def compute_isolated(
         if error is None:
             parts.append(outputs)
         elif len(members) == 1:
-            failures[members[0]] = _failure(error, batch.request_ids[members[0]])
+            failures[members[0]] = _failure(error, batch, members[0])
         else:
             middle = len(members) // 2
             pending += members[middle:], members[:middle]  # the first half is taken next
@@ -173,14 +174,15 @@ def _take(batch: InferenceBatch, members: Sequence[int]) -> Mapping[str, Array]:
     }
 
 
-def _failure(error: BaseException, request_id: str) -> Failure:
+def _failure(error: BaseException, batch: InferenceBatch, member: int) -> Failure:
     if isinstance(error, InvalidInput):
         return Failure(InvalidInput.code, str(error), error.field)
     if isinstance(error, _OutOfTime):
         return Failure(DeadlineExceeded.code, _LATE_INSIDE)
-    logger.error(
-        "the model failed", exc_info=error, extra={"action": "predict", "request_id": request_id}
-    )
+    extra = {"action": "predict", "request_id": batch.request_ids[member]}
+    if batch.traceparents and batch.traceparents[member]:
+        extra["trace_id"] = trace_id(batch.traceparents[member])
+    logger.error("the model failed", exc_info=error, extra=extra)
     return Failure(ModelFailed.code, "the model failed to compute this request")
 
 

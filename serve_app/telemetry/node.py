@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from serve_app.domain.inference import VersionKey
+from serve_app.process import own_name, owner
 from serve_app.telemetry.metrics import (
     COUNTERS,
     HISTOGRAMS,
@@ -35,8 +35,6 @@ from serve_app.telemetry.metrics import (
 logger = logging.getLogger(__name__)
 
 _RETIRED = "retired.json"
-_START_FIELD = 22
-"""Of /proc/PID/stat: the start time in clock ticks since boot, which tells recycled ids apart."""
 
 
 class Snapshot(NamedTuple):
@@ -65,7 +63,7 @@ class NodeMetrics:
     def __init__(self, directory: Path, metrics: RequestMetrics) -> None:
         self._directory = directory
         self._metrics = metrics
-        self._file = directory / f"{os.getpid()}-{_started(os.getpid())}.json"
+        self._file = directory / f"{own_name()}.json"
         self._number = 0
         self._written = Snapshot(0, b"")
         self._writing = Lock()
@@ -118,7 +116,7 @@ class NodeMetrics:
             _add(gone, retired)
             dead: list[Path] = []
             for path in sorted(self._directory.glob("[0-9]*-[0-9]*.json")):
-                pid = _alive(path)  # before it is read: what a dead process wrote is final
+                pid = owner(path.stem)  # before it is read: what a dead process wrote is final
                 if pid is None:
                     dead.append(path)
                     if path.name not in retiring:
@@ -155,23 +153,6 @@ class NodeMetrics:
         with (self._directory / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, as the kernel counts; None when it is dead or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The second field is the name in parentheses, which may itself hold spaces and parentheses.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else fields[_START_FIELD - 3]
-
-
-def _alive(path: Path) -> int | None:
-    """The process id of a snapshot's owner; None when it is dead."""
-    pid, _, start = path.stem.partition("-")
-    return int(pid) if _started(int(pid)) == start else None
 
 
 def _replace(path: Path, payload: bytes) -> None:

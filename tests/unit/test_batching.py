@@ -117,7 +117,7 @@ async def test_while_all_slots_are_busy_arrivals_gather() -> None:
     gate.open()
     await asyncio.gather(*first, *waiting)
     assert gate.rows == [(1,), (1,), (1, 1, 1), (1, 1)]
-    assert (target.queued_rows, target.queued_bytes, target.in_flight) == (0, 0, 0)
+    assert (target.queued_rows, target._room.bytes, target.in_flight) == (0, 0, 0)
 
 
 async def test_a_request_larger_than_a_batch_goes_alone() -> None:

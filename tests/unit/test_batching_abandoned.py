@@ -82,7 +82,7 @@ async def test_whoever_leaves_gives_back_the_place() -> None:
     for leaver in leavers:
         leaver.cancel()
     await asyncio.gather(*leavers, return_exceptions=True)
-    assert (batches.queued_rows, batches.queued_bytes) == (0, 0)
+    assert (batches.queued_rows, batches._room.bytes) == (0, 0)
     assert await submit(batches, 5.0)
     await first
 

@@ -15,6 +15,7 @@ from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
 from serve_app.errors import DeadlineExceeded, ModelFailed, ReplicaLost
 from serve_app.telemetry.trace import RequestTrace
+from serve_app.waiting import ALONE
 from tests.unit.submission import outputs_of
 
 KEY = VersionKey("m", "1")
@@ -48,14 +49,16 @@ def queue(model: Model, **options: float) -> VersionQueue:
     return VersionQueue(KEY, model, policy, slots=policy.slots_per_replica)
 
 
-async def ask(target: VersionQueue, value: float, timeout_s: float = 5.0) -> Mapping[str, Array]:
+async def ask(
+    target: VersionQueue, value: float, timeout_s: float = 5.0, signature: object = ()
+) -> Mapping[str, Array]:
     outputs: Mapping[str, Array] = await outputs_of(
         target,
         {"x": np.full((1, 2), value, np.float32)},
         rows=1,
         size=8,
         deadline=monotonic() + timeout_s,
-        signature=(),
+        signature=signature,
         trace=RequestTrace("test", f"id-{value:g}"),
     )
     return outputs
@@ -144,3 +147,49 @@ async def test_a_batch_that_nobody_wants_is_forgotten() -> None:
         await asking
     await asyncio.sleep(0)
     assert at_rest(target)
+
+
+async def test_batches_that_outlive_their_deadline_become_smaller() -> None:
+    model = Model(fixed_s=0.0, row_s=0.01)
+    target = queue(model)
+
+    async def caller(number: int) -> int:
+        answered = 0
+        for _ in range(12):
+            try:
+                await ask(target, number, timeout_s=0.15)
+                answered += 1
+            except DeadlineExceeded:
+                pass
+        return answered
+
+    assert sum(await asyncio.gather(*[caller(number) for number in range(40)])) > 10
+    assert model.rows[0] == 32
+    assert min(model.rows) < 16
+
+
+async def test_requests_that_share_no_batch_use_every_slot_at_once() -> None:
+    model = Model(fixed_s=0.01)
+    target = queue(model, slots_per_replica=2)
+    for _ in range(10):
+        await asyncio.gather(*[ask(target, n, signature=ALONE) for n in range(4)])
+    waiting = [asyncio.create_task(ask(target, n, signature=ALONE)) for n in range(4)]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert target.in_flight == 2
+    await asyncio.gather(*waiting)
+
+
+async def test_who_is_gone_does_not_stand_at_the_head_of_a_queue() -> None:
+    target = queue(Model(fixed_s=0.3), slots_per_replica=1)
+    first = asyncio.create_task(ask(target, 1))
+    await asyncio.sleep(0.01)
+    gone = asyncio.create_task(ask(target, 2, timeout_s=1.0))
+    stays = asyncio.create_task(ask(target, 3, timeout_s=5.0))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    await asyncio.sleep(0)
+    assert target._room.nearest_deadline(10) - monotonic() > 4.0
+    assert target.queued_rows == 1
+    assert (await stays)["x"].tolist() == [[3, 3]]
+    await first

@@ -131,7 +131,7 @@ async def test_whoever_withdraws_hears_nothing_more(flying: bool) -> None:
     batches.withdraw(member)
     await asyncio.sleep(0.05)
     assert (len(stays.heard), leaves.heard) == (1, [])
-    assert (batches.queued_rows, batches.queued_bytes, batches.in_flight) == (0, 0, 0)
+    assert (batches.queued_rows, batches._room.bytes, batches.in_flight) == (0, 0, 0)
 
 
 async def test_withdrawing_what_is_settled_does_nothing() -> None:

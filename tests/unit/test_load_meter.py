@@ -57,9 +57,11 @@ def test_what_goes_on_is_counted_on_in_the_next_sample(meter: LoadMeter, clock: 
 
 
 def test_utilisation_and_delay(meter: LoadMeter, clock: Clock) -> None:
-    meter.computed(0.2, 1.0)
-    meter.computed(0.4, 0.5)
-    clock.now += 3
+    for queued_s, compute_s in ((0.2, 1.0), (0.4, 0.5)):
+        meter.begins(queued_s)
+        clock.now += compute_s
+        meter.ends()
+    clock.now += 1.5
     load = meter.sample()
     assert load.utilisation == pytest.approx(0.5)
     assert load.queue_delay_s == pytest.approx(0.3)
@@ -67,10 +69,22 @@ def test_utilisation_and_delay(meter: LoadMeter, clock: Clock) -> None:
     assert meter.sample()[2:] == (0.0, 0.0)
 
 
-def test_utilisation_is_never_above_one(meter: LoadMeter, clock: Clock) -> None:
+def test_a_long_computation_counts_in_every_sample(meter: LoadMeter, clock: Clock) -> None:
+    meter.begins(0.0)
+    for _ in range(5):
+        clock.now += 1
+        assert meter.sample().utilisation == pytest.approx(1.0)
+    meter.ends()
     clock.now += 1
-    meter.computed(0.0, 5.0)  # it began before the last sample
-    assert meter.sample().utilisation == 1.0
+    assert meter.sample().utilisation == 0.0
+
+
+def test_what_waited_unread_counts_in_one_sample_at_most(meter: LoadMeter, clock: Clock) -> None:
+    clock.now += 20
+    meter.sample()
+    clock.now += 1
+    meter.arrived("a", 1, 0, waited_s=20.0)
+    assert meter.sample().ongoing == pytest.approx(1.0)
 
 
 def test_backlogs_count_in_batches_of_the_size_that_came(meter: LoadMeter) -> None:
@@ -99,7 +113,8 @@ def test_several_threads(meter: LoadMeter) -> None:
     def work() -> None:
         for _ in range(2000):
             meter.arrived(threading.get_ident(), 1, 0)
-            meter.computed(0.0, 0.0)
+            meter.begins(0.0)
+            meter.ends()
             meter.left()
 
     threads = [threading.Thread(target=work) for _ in range(4)]

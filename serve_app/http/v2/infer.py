@@ -17,8 +17,8 @@ from serve_app.http.asgi import Receive
 from serve_app.http.body import announced_length, read_body
 from serve_app.http.errors import Headers
 from serve_app.http.head import check_media_type, header_timeout_s, shortest
+from serve_app.http.v2.binary_plans import BinaryPlans
 from serve_app.http.v2.infer_answer import HEADER_LENGTH, AnswerForm, encode_infer
-from serve_app.http.v2.infer_request import decode_infer
 from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
 
@@ -74,8 +74,7 @@ class InferEndpoint:
         self.dataplane = dataplane
         self.telemetry = telemetry
         self.max_body = http.max_body_bytes
-        self._max_depth = http.max_json_depth
-        self._limits = limits
+        self._plans = BinaryPlans(limits, http.max_json_depth)
 
     def admit(
         self, target: InferTarget, fields: Mapping[bytes, bytes], trace: RequestTrace
@@ -109,7 +108,7 @@ class InferEndpoint:
             The request, and how its answer is to be written.
         """
         route = head.route
-        call = decode_infer(body, head.json_length, route, self._limits, self._max_depth)
+        call = self._plans.decode(body, head.json_length, route)
         timeout_s = head.timeout_s
         if call.timeout_s is not None:
             timeout_s = shortest(timeout_s, call.timeout_s)

@@ -42,8 +42,15 @@ def test_what_waits_at_handles_counts_too() -> None:
     assert wanted({ONGOING: {"a": 2.0}}, at_handles=4.0)[0] == 3.0
 
 
-def test_other_reports_do_not_matter() -> None:
-    assert wanted({UTILISATION: {"a": 1.0}, QUEUE_DELAY_MS: {"a": 900.0}})[0] == 0.0
+def test_replicas_that_compute_all_the_time_are_too_few() -> None:
+    assert wanted({ONGOING: {"a": 1.0}, UTILISATION: {"a": 1.0}})[0] == pytest.approx(1.25)
+    assert wanted({UTILISATION: {"a": 0.8, "b": 0.8}})[0] == pytest.approx(2.0)
+    assert wanted({UTILISATION: {"a": 0.3, "b": 0.3}})[0] < 1.0
+    assert wanted({ONGOING: {"a": 8.0}, UTILISATION: {"a": 1.0}})[0] == 4.0
+
+
+def test_the_queueing_delay_is_for_people() -> None:
+    assert wanted({QUEUE_DELAY_MS: {"a": 900.0}})[0] == 0.0
 
 
 def test_the_target_is_the_deployments_own() -> None:
