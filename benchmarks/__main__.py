@@ -26,6 +26,7 @@ from benchmarks import (
     store,
     wrk,
 )
+from benchmarks.arguments import positive
 from benchmarks.errors import BenchmarkError
 from benchmarks.musts import evaluate
 from benchmarks.settings import Settings
@@ -149,19 +150,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="one or more of those below (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--seconds", type=_positive(float),
+        "--seconds", type=positive(float),
         help="of each measurement (default: 6; users: 20; profile: 15)",
     )  # fmt: skip
     parser.add_argument(
-        "--repeats", type=_positive(int), default=3, help="of each measurement (default: 3)"
+        "--repeats", type=positive(int), default=3, help="of each measurement (default: 3)"
     )
     parser.add_argument(
         "--connections", type=_counts, default=(), metavar="N,N",
         help="instead of those that a scenario chooses, such as 1,64 (large, minilm: the first)",
     )  # fmt: skip
-    parser.add_argument(
-        "--minutes", type=_positive(float), default=5.0, help="steady: how long (5)"
-    )
+    parser.add_argument("--minutes", type=positive(float), default=5.0, help="steady: how long (5)")
     parser.add_argument(
         "--output", type=Path,
         help=f"JSON file, the plot beside it; scenarios not run now keep their former results "
@@ -174,10 +173,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"file (default: {STORED})",
     )  # fmt: skip
     parser.add_argument(
-        "--tolerance", type=_positive(float), default=regression.TOLERANCE,
+        "--tolerance", type=positive(float), default=regression.TOLERANCE,
         help=f"--compare: by how much a ratio may be worse ({regression.TOLERANCE})",
     )  # fmt: skip
-    parser.add_argument("--users", type=_positive(int), default=20, help="users: how many (20)")
+    parser.add_argument("--users", type=positive(int), default=20, help="users: how many (20)")
     parser.add_argument("--spikes", action="store_true", help="users: four times as many at times")
     parser.add_argument("--host", help="users: a server that runs already, such as http://...:8000")
     options = parser.parse_args(arguments)
@@ -193,18 +192,8 @@ def _scenario(text: str) -> str:
     return text
 
 
-def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError("must be above 0")
-        return value
-
-    return number
-
-
 def _counts(text: str) -> tuple[int, ...]:
-    count = _positive(int)
+    count = positive(int)
     try:
         return tuple(int(count(part)) for part in text.split(","))
     except ValueError as exc:

@@ -11,7 +11,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import digits, wrk
+from benchmarks.arguments import positive
 from benchmarks.cluster import NAME, cluster, prepare_models
 from benchmarks.comparison import Comparison, Start, rotated
 from benchmarks.errors import BenchmarkError
@@ -214,10 +215,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"which of {', '.join(PEERS)} (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--seconds", type=_above_zero(float), default=6.0, help="of each measurement (default: 6)"
+        "--seconds", type=positive(float), default=6.0, help="of each measurement (default: 6)"
     )
     parser.add_argument(
-        "--repeats", type=_above_zero(int), default=3, help="of each measurement (default: 3)"
+        "--repeats", type=positive(int), default=3, help="of each measurement (default: 3)"
     )
     parser.add_argument(
         "--connections", type=_connections, default=CONNECTIONS, metavar="N,...",
@@ -239,18 +240,8 @@ def _peers(text: str) -> tuple[Peer, ...]:
 
 
 def _connections(text: str) -> tuple[int, ...]:
-    number = _above_zero(int)
+    number = positive(int)
     return tuple(sorted({int(number(part)) for part in text.split(",")}))
-
-
-def _above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError("must be above 0")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":

@@ -31,9 +31,8 @@ class Announcer:
     Without a channel (no folder for the socket) the replica is reached by its handle alone.
     """
 
-    def __init__(self, key: VersionKey, host: PredictorHost, slots: int) -> None:
+    def __init__(self, key: VersionKey, host: PredictorHost) -> None:
         self._key = key
-        self._slots = slots
         self._server: ChannelServer | None = None
         self._endpoint: Endpoint | None = None
         self._router: DeploymentHandle[Any] | None = None
@@ -44,15 +43,14 @@ class Announcer:
             replica = serve.get_replica_context().replica_id.unique_id
             self._server = ChannelServer(host.worker, host.compute, path, replica, host.meter)
             node = ray.get_runtime_context().get_node_id()
-            self._endpoint = Endpoint(node, str(path), replica, slots)
+            self._endpoint = Endpoint(node, str(path), replica, capacity=1)
         except (ClusterError, OSError):
             logger.exception("no direct channel", extra={"action": "channel"})
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._announce())
 
     def follow(self, slots: int) -> None:
-        """Announces another capacity from now on."""
-        self._slots = slots
+        """Announces this capacity from now on."""
         if self._endpoint is not None:
             self._endpoint = self._endpoint._replace(capacity=slots)
             self._changed.set()

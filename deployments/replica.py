@@ -37,7 +37,6 @@ class ModelReplica:
     async def __init__(self, arguments: ReplicaArguments) -> None:  # type: ignore[misc]
         self._host: PredictorHost | None = None
         self._announcer: Announcer | None = None
-        self._slots = 1
         self._drain_s = arguments.timeouts.drain_s
         set_up(arguments.log, arguments.home, f"{arguments.model}@{arguments.version}")
         self._stuck_after_s = arguments.timeouts.request_s * STUCK_FACTOR
@@ -57,15 +56,15 @@ class ModelReplica:
             await asyncio.to_thread(host.load, arguments.predictor, context, arguments.warm_up)
         self._host = host
         key = VersionKey(arguments.model, arguments.version)
-        self._announcer = Announcer(key, host, self._slots)
+        self._announcer = Announcer(key, host)
         settle()
         logger.info("ready", extra={"action": "load", "model": arguments.model})
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Takes new settings in place (Serve's `user_config`)."""
-        self._slots = ReplicaSettings.model_validate(user_config).slots
+        """Takes settings in place (Serve's `user_config`), first right after the constructor."""
+        settings = ReplicaSettings.model_validate(user_config)
         if self._announcer is not None:
-            self._announcer.follow(self._slots)
+            self._announcer.follow(settings.slots)
 
     async def predict(self, batch: InferenceBatch) -> BatchResult:
         """Computes one batch; failures of single members stand in the result."""

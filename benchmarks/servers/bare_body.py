@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import uvicorn
+from benchmarks.servers.bare import serve
 
 ANSWER = b'{"read":true}'
 HEADERS = [
@@ -30,17 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servers.bare_body")
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    uvicorn.run(
-        application,
-        host="127.0.0.1",
-        port=arguments.port,
-        interface="asgi3",
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-    )
+    serve(application, arguments.port)
 
 
 if __name__ == "__main__":

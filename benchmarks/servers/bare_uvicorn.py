@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
-import uvicorn
 
+from benchmarks.servers.bare import serve
 from benchmarks.servers.digits_mlp import DigitsMlp, load
 
 PATH = "/v2/models/digits/versions/2/infer"
@@ -64,17 +64,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    uvicorn.run(
-        Server(load(arguments.weights)),
-        host="127.0.0.1",
-        port=arguments.port,
-        interface="asgi3",
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-    )
+    serve(Server(load(arguments.weights)), arguments.port)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ SILENCE_S = 6 * BEAT_S
 """A replica that has not been heard for this long, heartbeats included, is taken for dead."""
 _WATCH_S = BEAT_S / 2
 _SLACK = 64
+"""Calls beyond twice its capacity that a replica may have before more are refused."""
 _FIRST_BACKOFF_S = 0.05
 _LAST_BACKOFF_S = 2.0
 
@@ -108,15 +109,11 @@ class DirectGateway:
             now = monotonic()
             if now - before > SILENCE_S / 2:
                 continue  # this process stood still: what the replicas said has not been read yet
-            for pool in list(self._pools.values()):
-                for link in list(pool.links.values()):
-                    connection = link.connection
-                    if connection is not None and now - connection.heard > SILENCE_S:
-                        logger.warning(
-                            "a replica is silent", extra={"action": "channel", **pool.key._asdict()}
-                        )
-                        link.doubt = "stuck"
-                        connection.abort()
+            for key, pool in self._pools.items():
+                for link in pool.links.values():
+                    if link.end_if_silent(now):
+                        extra = {"action": "channel", **key._asdict()}
+                        logger.warning("a replica is silent", extra=extra)
 
 
 class _Pool:
@@ -196,6 +193,15 @@ class _Link:
         self._task.cancel()
         if self.connection is not None:
             self.connection.close()
+
+    def end_if_silent(self, now: float) -> bool:
+        """Ends the connection if nothing has been heard on it for too long."""
+        connection = self.connection
+        if connection is None or now - connection.heard <= SILENCE_S:
+            return False
+        self.doubt = "stuck"
+        connection.abort()
+        return True
 
     def stop(self) -> asyncio.Task[None]:
         """Ends at once."""
