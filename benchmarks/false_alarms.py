@@ -124,8 +124,8 @@ def _false_alarms(size: Size) -> Iterator[str]:
     yield "## Candidates that keep to the limit exactly"
     yield ""
     yield f"Share of runs with an alarm at any look: {size.runs:,} runs of {size.looks:,} looks, or"
-    highest, of_few = (_percent(ALPHA + slack(each.runs)) for each in (size, few))
-    yield f"{few.runs:,} of {few.looks:,} for latencies and outcomes. Where it is truly {_percent(ALPHA)},"
+    true, highest, of_few = map(_percent, (ALPHA, *(ALPHA + slack(s.runs) for s in (size, few))))
+    yield f"{few.runs:,} of {few.looks:,} for latencies and outcomes. Where it is truly {true},"
     yield f"up to {highest} and {of_few} are to be expected by chance (three standard errors)."
     yield "*Naive*: a z-test made for one look, at every look."
     yield ""
@@ -173,7 +173,8 @@ def _detection(size: Size) -> Iterator[str]:
     few = size.fewer
     yield "## Candidates that are worse"
     yield ""
-    yield f"{few.runs:,} runs of up to {size.looks:,} looks. Requests until the alarm, from when the"
+    runs, looks = f"{few.runs:,} runs", f"{size.looks:,} looks"
+    yield f"{runs} of up to {looks}. Requests until the alarm, from when the"
     yield "candidate got worse: median and 95 % quantile of the runs that had one."
     yield ""
     yield (

@@ -12,7 +12,8 @@ from serve_app.evidence.moments import Moments
 
 
 def probabilities(*arms: Moments, binary: bool = True) -> list[float]:
-    return best_probabilities(arms, np.random.default_rng(1), binary=binary).tolist()
+    found = best_probabilities(arms, np.random.default_rng(1), binary=binary)
+    return [float(probability) for probability in found]
 
 
 def test_binary_posteriors_are_beta() -> None:

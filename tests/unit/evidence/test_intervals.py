@@ -132,12 +132,11 @@ def test_an_arm_that_never_varies_is_not_known_exactly() -> None:
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
 def test_a_confidence_that_is_none_is_refused(confidence: float) -> None:
     outcomes = Moments.of_counts(1, 10)
-    for interval in (
-        lambda: wilson(1, 10, confidence),
-        lambda: normal(outcomes, confidence),
-        lambda: anytime_mean(outcomes, confidence),
-        lambda: anytime_proportion(1, 10, confidence),
-        lambda: anytime_difference(outcomes, outcomes, confidence),
-    ):
+    for proportion in (wilson, anytime_proportion):
         with pytest.raises(ValueError, match="confidence"):
-            interval()
+            proportion(1, 10, confidence)
+    for mean in (normal, anytime_mean):
+        with pytest.raises(ValueError, match="confidence"):
+            mean(outcomes, confidence)
+    with pytest.raises(ValueError, match="confidence"):
+        anytime_difference(outcomes, outcomes, confidence)

@@ -238,3 +238,22 @@ def test_settings_out_of_range_are_refused() -> None:
 
 def test_grids_have_one_bet_per_alternative() -> None:
     assert limit_factors(1, 1, 0.5).shape == ratio_factors((1, 1), (0, 1), 1).shape == (POINTS,)
+
+
+def test_outages_that_hit_both_arms_are_not_blamed_on_the_candidate() -> None:
+    # Every 50th second half of all requests fail; meanwhile the candidate's share grows.
+    generator = np.random.default_rng(7)
+    of = traffic(generator, 50, (0.01, 0.1, 0.5), 500)
+    rates = (np.where(np.arange(500) % 50 == 49, 0.5, 0.001),) * 2
+    assert share_of_alarms(ratio_alarms(generator, 500, of, rates, 1.0)) <= 0.05 + slack(500)
+    assert share_of_alarms(naive_alarms(generator, 500, of, rates, 1.0)) > 0.2
+
+
+@pytest.mark.parametrize(("share", "errors"), [(1, 2), (10, 3), (50, 8)])
+def test_so_few_errors_are_enough_where_stable_has_none(share: int, errors: int) -> None:
+    test, needed = RatioTest(1.2), 0
+    while not test.rejected:
+        needed += 1
+        for happened in (0, 0, 0, 0, 0, 1):
+            test.update(Counts(happened, share), Counts(0, 100 - share))
+    assert needed == errors
