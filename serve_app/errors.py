@@ -12,7 +12,10 @@ machine-readable `code`, and whether repeating the same request can help::
     │   ├── ModelNotFound             404 model_not_found
     │   ├── VersionNotFound           404 version_not_found
     │   ├── MethodNotAllowed          405 method_not_allowed
+    │   ├── RevisionNotFound          404 revision_not_found
     │   ├── BodyTimeout               408 body_timeout
+    │   ├── Conflict                  409 conflict
+    │   ├── RevisionConflict          412 revision_conflict
     │   ├── PayloadTooLarge           413 payload_too_large
     │   ├── UnsupportedMediaType      415 unsupported_media_type
     │   └── HeadersTooLarge           431 headers_too_large
@@ -20,7 +23,8 @@ machine-readable `code`, and whether repeating the same request can help::
     │   ├── Overloaded                503 overloaded
     │   ├── NotReady                  503 not_ready
     │   ├── ReplicaLost               503 replica_lost
-    │   └── Draining                  503 draining
+    │   ├── Draining                  503 draining
+    │   └── StoreUnavailable          503 store_unavailable
     ├── ClientGone                    499 client_gone (in logs only)
     ├── DeadlineExceeded              504 deadline_exceeded
     ├── ModelFailed                   500 model_failed
@@ -130,6 +134,50 @@ class VersionNotFound(RequestError):
         return f"model {self.model!r} has no version {self.version!r}"
 
 
+class RevisionNotFound(RequestError):
+    """The model's history has no such revision."""
+
+    status = 404
+    grpc_status = "NOT_FOUND"
+    code = "revision_not_found"
+    title = "Revision not found"
+
+    def __init__(self, model: str, number: int) -> None:
+        super().__init__(model, number)
+        self.model, self.number = model, number
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} has no revision {self.number}"
+
+
+class Conflict(RequestError):
+    """What is asked for does not go with the state that the object is in."""
+
+    status = 409
+    grpc_status = "FAILED_PRECONDITION"
+    code = "conflict"
+    title = "Conflict"
+
+
+class RevisionConflict(RequestError):
+    """Somebody else has changed the release since its author looked at it."""
+
+    status = 412
+    grpc_status = "ABORTED"
+    code = "revision_conflict"
+    title = "Another revision is in force"
+
+    def __init__(self, model: str, expected: int, actual: int) -> None:
+        super().__init__(model, expected, actual)
+        self.model, self.expected, self.actual = model, expected, actual
+
+    def __str__(self) -> str:
+        return (
+            f"revision {self.actual} of model {self.model!r} is in force, not {self.expected}: "
+            "look at it and decide again"
+        )
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, not with this method."""
 
@@ -219,6 +267,13 @@ class Draining(Unavailable):
 
     code = "draining"
     title = "Shutting down"
+
+
+class StoreUnavailable(Unavailable):
+    """The database cannot be used now; inference goes on."""
+
+    code = "store_unavailable"
+    title = "Database unavailable"
 
 
 class ClientGone(ServeAppError):

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 
 import pytest
 
 from serve_app import errors
-from serve_app.errors import InvalidInput, ServeAppError, Unavailable, VersionNotFound
-
-
-def tree(root: type[ServeAppError] = ServeAppError) -> Iterator[type[ServeAppError]]:
-    yield root
-    for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield from tree(child)
-
-
-def build(kind: type[ServeAppError]) -> ServeAppError:
-    return kind("a", "b") if kind in (InvalidInput, VersionNotFound) else kind("a")
+from serve_app.errors import ServeAppError, Unavailable
+from tests.unit.error_tree import build, tree
 
 
 @pytest.mark.parametrize("kind", list(tree()))

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from serve_app import errors
 from serve_app.errors import (
     ConfigError,
     DeadlineExceeded,
     InvalidInput,
     MethodNotAllowed,
     ModelFailed,
+    OperatorError,
     Overloaded,
     ServeAppError,
     Unavailable,
 )
 from serve_app.http.errors import as_serve_app_error, error_response, is_openai
-
-
-def tree(root: type[ServeAppError] = ServeAppError) -> Iterator[type[ServeAppError]]:
-    yield root
-    for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield from tree(child)
-
-
-def build(kind: type[ServeAppError]) -> ServeAppError:
-    return kind("secret /path", "b") if kind is errors.VersionNotFound else kind("secret /path")
+from tests.unit.error_tree import build, tree
 
 
 def answer(error: ServeAppError, path: str) -> tuple[int, dict[bytes, bytes], Any]:
@@ -132,7 +121,7 @@ def test_what_is_not_for_clients_becomes_an_internal_error(
 @pytest.mark.parametrize("kind", list(tree()))
 def test_the_reference_lists_every_code_with_its_status(kind: type[ServeAppError]) -> None:
     reference = Path(__file__).parents[3] / "docs" / "reference" / "errors.md"
-    if issubclass(kind, errors.OperatorError):
+    if issubclass(kind, OperatorError):
         assert f"`{kind.code}`" in reference.read_text()
         return
     row = next(
