@@ -11,8 +11,8 @@ machine-readable `code`, and whether repeating the same request can help::
     │   ├── RouteNotFound             404 route_not_found
     │   ├── ModelNotFound             404 model_not_found
     │   ├── VersionNotFound           404 version_not_found
-    │   ├── MethodNotAllowed          405 method_not_allowed
     │   ├── RevisionNotFound          404 revision_not_found
+    │   ├── MethodNotAllowed          405 method_not_allowed
     │   ├── BodyTimeout               408 body_timeout
     │   ├── Conflict                  409 conflict
     │   ├── RevisionConflict          412 revision_conflict
@@ -150,34 +150,6 @@ class RevisionNotFound(RequestError):
         return f"model {self.model!r} has no revision {self.number}"
 
 
-class Conflict(RequestError):
-    """What is asked for does not go with the state that the object is in."""
-
-    status = 409
-    grpc_status = "FAILED_PRECONDITION"
-    code = "conflict"
-    title = "Conflict"
-
-
-class RevisionConflict(RequestError):
-    """Somebody else has changed the release since its author looked at it."""
-
-    status = 412
-    grpc_status = "ABORTED"
-    code = "revision_conflict"
-    title = "Another revision is in force"
-
-    def __init__(self, model: str, expected: int, actual: int) -> None:
-        super().__init__(model, expected, actual)
-        self.model, self.expected, self.actual = model, expected, actual
-
-    def __str__(self) -> str:
-        return (
-            f"revision {self.actual} of model {self.model!r} is in force, not {self.expected}: "
-            "look at it and decide again"
-        )
-
-
 class MethodNotAllowed(RequestError):
     """The path exists, not with this method."""
 
@@ -198,6 +170,32 @@ class BodyTimeout(RequestError):
     grpc_status = "DEADLINE_EXCEEDED"
     code = "body_timeout"
     title = "Request timeout"
+
+
+class Conflict(RequestError):
+    """What is asked for does not fit the state that something is in."""
+
+    status = 409
+    grpc_status = "FAILED_PRECONDITION"
+    code = "conflict"
+    title = "Conflict"
+
+
+class RevisionConflict(RequestError):
+    """Somebody else changed the release first: look at it again, then decide again."""
+
+    status = 412
+    grpc_status = "ABORTED"
+    code = "revision_conflict"
+    title = "Revision conflict"
+
+    def __init__(self, model: str, expected: int, actual: int) -> None:
+        super().__init__(model, expected, actual)
+        self.model, self.expected, self.actual = model, expected, actual
+
+    def __str__(self) -> str:
+        in_force = f"revision {self.actual} is in force" if self.actual else "it has none yet"
+        return f"model {self.model!r} was expected at revision {self.expected}, but {in_force}"
 
 
 class PayloadTooLarge(RequestError):
@@ -270,10 +268,18 @@ class Draining(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The database cannot be used now; inference goes on."""
+    """The database cannot be used; what is in force stays in force."""
 
     code = "store_unavailable"
     title = "Database unavailable"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """For logs: it names hosts and files, which are no client's business."""
+
+    def __str__(self) -> str:
+        return "the database cannot be used now"
 
 
 class ClientGone(ServeAppError):

@@ -1,28 +1,35 @@
-"""Every error of the tree, and one of each."""
+"""Every error of the tree, and one of each kind; for the tests of the tree and of its maps."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 
 from serve_app import errors
-from serve_app.errors import ServeAppError
+from serve_app.errors import (
+    InvalidInput,
+    RevisionConflict,
+    RevisionNotFound,
+    ServeAppError,
+    VersionNotFound,
+)
+
+_FURTHER: dict[type[ServeAppError], tuple[object, ...]] = {
+    InvalidInput: ("b",),
+    VersionNotFound: ("b",),
+    RevisionNotFound: (7,),
+    RevisionConflict: (7, 8),
+}
+"""Arguments after the first."""
 
 
 def tree(root: type[ServeAppError] = ServeAppError) -> Iterator[type[ServeAppError]]:
+    """The kinds, from the root downward."""
     yield root
     for child in root.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from tree(child)
 
 
-def build(kind: type[ServeAppError], text: str = "secret /path") -> ServeAppError:
-    """An error whose arguments are of the types that its constructor says."""
-    if "__init__" not in vars(kind):
-        return kind(text)
-    values = {"str": text, "str | None": "b", "int": 7}
-    return kind(*[values[each.annotation] for each in _parameters(kind)])
-
-
-def _parameters(kind: type[ServeAppError]) -> list[inspect.Parameter]:
-    return list(inspect.signature(kind.__init__).parameters.values())[1:]
+def build(kind: type[ServeAppError], text: str) -> ServeAppError:
+    """One error of a kind, with this text as its first argument."""
+    return kind(text, *_FURTHER.get(kind, ()))

@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
+from serve_app import errors
 from serve_app.errors import (
     ConfigError,
     DeadlineExceeded,
     InvalidInput,
     MethodNotAllowed,
     ModelFailed,
-    OperatorError,
     Overloaded,
     ServeAppError,
     Unavailable,
@@ -33,7 +33,7 @@ def answer(error: ServeAppError, path: str) -> tuple[int, dict[bytes, bytes], An
 
 @pytest.mark.parametrize("kind", list(tree()))
 def test_every_error_has_a_problem_body(kind: type[ServeAppError]) -> None:
-    status, headers, body = answer(build(kind), "/v2/models/x/infer")
+    status, headers, body = answer(build(kind, "secret /path"), "/v2/models/x/infer")
     assert status == kind.status
     assert headers[b"content-type"] == b"application/problem+json"
     assert headers[b"x-request-id"] == b"id-1"
@@ -47,7 +47,7 @@ def test_every_error_has_a_problem_body(kind: type[ServeAppError]) -> None:
 
 @pytest.mark.parametrize("kind", list(tree()))
 def test_every_error_has_an_openai_body(kind: type[ServeAppError]) -> None:
-    status, headers, body = answer(build(kind), "/v1/embeddings")
+    status, headers, body = answer(build(kind, "secret /path"), "/v1/embeddings")
     assert headers[b"content-type"] == b"application/json"
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
@@ -59,7 +59,7 @@ def test_every_error_has_an_openai_body(kind: type[ServeAppError]) -> None:
 @pytest.mark.parametrize("kind", [each for each in tree() if each.status == 500])
 def test_a_fault_of_ours_tells_nothing(kind: type[ServeAppError]) -> None:
     for path in ("/v1/x", "/v2/x"):
-        assert "secret" not in str(answer(build(kind), path)[2])
+        assert "secret" not in str(answer(build(kind, "secret /path"), path)[2])
 
 
 def test_the_field_is_named() -> None:
@@ -121,7 +121,7 @@ def test_what_is_not_for_clients_becomes_an_internal_error(
 @pytest.mark.parametrize("kind", list(tree()))
 def test_the_reference_lists_every_code_with_its_status(kind: type[ServeAppError]) -> None:
     reference = Path(__file__).parents[3] / "docs" / "reference" / "errors.md"
-    if issubclass(kind, OperatorError):
+    if issubclass(kind, errors.OperatorError):
         assert f"`{kind.code}`" in reference.read_text()
         return
     row = next(
