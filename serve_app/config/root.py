@@ -15,6 +15,7 @@ from serve_app.config.model import ModelConfig
 from serve_app.config.schema import Schema
 from serve_app.domain.tensor import Name
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 GRPC_AGE_JITTER = 1.1
 """gRPC lets a connection live up to a tenth longer than its maximum age."""
 GRPC_GRACE_S = 2.0
@@ -35,7 +36,7 @@ class Config(Schema):
 
     @model_validator(mode="after")
     def _between_groups(self) -> Config:
-        problems = [*self._versions(), *self._ports(), *self._drain()]
+        problems = [*self._versions(), *self._ports(), *self._drain(), *self._admin()]
         if problems:
             raise ValidationError.from_exception_data("Config", problems)
         return self
@@ -77,6 +78,16 @@ class Config(Schema):
             for other, taken in ports[:index]:
                 if port == taken:
                     yield _problem((group, "port"), f"{port} is also {other}.port.", port)
+
+    def _admin(self) -> Iterator[InitErrorDetails]:
+        """Nobody is authenticated yet, so only this machine may change releases."""
+        if self.http.admin and self.http.host not in LOOPBACK:
+            yield _problem(
+                ("http", "admin"),
+                f"must be false where http.host is {self.http.host}: everyone who reaches the port "
+                "could change traffic, as clients are not authenticated yet.",
+                self.http.admin,
+            )
 
     def _drain(self) -> Iterator[InitErrorDetails]:
         """A stopping ingress serves its gRPC connections until they have aged out."""

@@ -10,9 +10,11 @@ from pydantic.json_schema import models_json_schema
 
 from serve_app.errors import (
     BodyTimeout,
+    Conflict,
     DeadlineExceeded,
     PayloadTooLarge,
     RequestError,
+    RevisionConflict,
     RouteNotFound,
     ServeAppError,
     Unavailable,
@@ -28,6 +30,7 @@ TAGS = [
     {"name": "health", "description": "Liveness and readiness"},
     {"name": "repository", "description": "Model repository extension"},
     {"name": "openai", "description": "OpenAI-compatible"},
+    {"name": "admin", "description": "Releases, rollouts and experiments of models"},
 ]
 
 _REF = "#/components/schemas/{model}"
@@ -45,6 +48,8 @@ _ERRORS: dict[int, type[ServeAppError]] = {
         RequestError,
         RouteNotFound,
         BodyTimeout,
+        Conflict,
+        RevisionConflict,
         PayloadTooLarge,
         UnsupportedMediaType,
         ServeAppError,
