@@ -6,6 +6,8 @@ docs/releases.md explains the semantics.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
@@ -237,6 +239,12 @@ class Release(_Value):
     def serving(self) -> frozenset[str]:
         """The versions that take traffic."""
         return frozenset(each.version for each in self.candidates if each.weight)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of everything in it: equal releases have equal digests."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def with_weights(self, weights: Mapping[str, int]) -> Release:
         """The same release with these weights; a version that is not named gets none.
