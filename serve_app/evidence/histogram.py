@@ -76,7 +76,7 @@ class LatencyHistogram:
         return int(np.searchsorted(cumulative, q * cumulative[-1] * (1 - 1e-12)))
 
     def quantile(self, q: float) -> float:
-        """That bound in seconds, at most 2.06 % too high; `inf` above all bounds, `nan` if empty."""
+        """That bound in seconds, at most 2.06 % too high; `inf` above them all, `nan` if empty."""
         if not self.counts.any():
             return nan
         index = self.quantile_index(q)

@@ -2,7 +2,7 @@
 
 `wilson`, `newcombe` and `normal` are right for one look at a time that was fixed beforehand. The
 `anytime_*` ones contain the truth at all times together with the stated confidence, so they may be
-watched, and acted on as soon as they say enough. That makes them wider: about 1.5 to 2 times.
+watched, and acted on as soon as they say enough. That makes them wider: about 1.5 to 2.3 times.
 """
 
 from __future__ import annotations
