@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 _WIDTH, _LEFT, _RIGHT, _ROW = 900, 180, 250, 54
-_LONGEST = 16
+_LONGEST = 14
 """Characters of a name that have room."""
 _INK, _MUTED, _FAINT = "#1f2933", "#66727f", "#e3e8ee"
 _COLOURS = {"winner": "#1a7f4e", "control": "#52606d", "other": "#2f6fba"}

@@ -125,6 +125,8 @@ def _errors(side: Side) -> dict[str, Any]:
 
 
 def _errors_words(side: Side) -> str:
+    if not side.requests:
+        return "no requests"
     return f"{side.faults:,} of {side.requests:,} requests failed"
 
 
@@ -139,9 +141,11 @@ def _latency(quantile: float) -> Guard:
         return {"requests": round(side.latency.total), f"{name}_ms": milliseconds(side)}
 
     def words(side: Side) -> str:
+        if not side.latency.total:
+            return "no requests"
         found = milliseconds(side)
         text = "beyond all bounds" if found is None else f"{found:.3g} ms"
-        return f"{text} in {side.latency.total:,.0f} requests" if side.latency.total else "no data"
+        return f"{text} in {side.latency.total:,.0f} requests"
 
     return Guard(f"latency_{name}", f"{name} latency", (), counts, words)
 

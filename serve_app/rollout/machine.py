@@ -78,7 +78,7 @@ class RolloutMachine:
         """
         if not self._intake.take(report.ingress, report.sequence):
             return False
-        self._progress.silent = 0.0
+        self._progress.heard = True
         for key, counts in report.arms.items():
             if key.model == self.model and (side := self._side(key.version)) is not None:
                 side.add_arm(counts)
@@ -195,13 +195,16 @@ class RolloutMachine:
         Raises:
             ValueError: it is not the state of a rollout, or of another version of this machine.
         """
-        found = cls(state["model"], Terms.model_validate(state["terms"]), 0.0)
-        found._progress = Progress.from_state(state["progress"])
-        found._intake = Intake.from_state(state["intake"])
-        found._baseline = Side.from_state(state["baseline"])
-        found._former = Side.from_state(state["former"])
-        found._new = Side.from_state(state["new"])
-        guards.restore(found._guards, state["guards"])
+        try:
+            found = cls(state["model"], Terms.model_validate(state["terms"]), 0.0)
+            found._progress = Progress.from_state(state["progress"])
+            found._intake = Intake.from_state(state["intake"])
+            found._baseline = Side.from_state(state["baseline"])
+            found._former = Side.from_state(state["former"])
+            found._new = Side.from_state(state["new"])
+            guards.restore(found._guards, state["guards"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not the state of a rollout, as it is kept now: {error!r}") from error
         return found
 
     def _side(self, version: str) -> Side | None:

@@ -28,6 +28,8 @@ class Progress:
     actor: str = ""
     watched: float = 0.0
     """How long this step was watched: `since` counts wall time, this leaves out absences."""
+    heard: bool = False
+    """Whether an ingress has reported since the last tick."""
     silent: float = 0.0
     """How long no ingress has reported, while watched."""
     lost: float = 0.0
@@ -51,7 +53,8 @@ class Progress:
         passed = min(max(now - self.ticked_at, 0.0), MOST_BETWEEN_TICKS_S)
         self.ticked_at = now
         self.watched += passed
-        self.silent += passed
+        self.silent = 0.0 if self.heard else self.silent + passed
+        self.heard = False
         self.lost = self.lost + passed if lost else 0.0
 
     def state_document(self) -> dict[str, Any]:

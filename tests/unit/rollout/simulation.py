@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from serve_app.domain.arms import ArmCounts, IngressReport, ShadowCounts
+from serve_app.domain.control import Author, Steering
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.release import Outcomes, Strategy
 from serve_app.evidence import LatencyHistogram, Moments
@@ -102,29 +104,42 @@ def rollout(
 
 def again(machine: RolloutMachine) -> RolloutMachine:
     """The same machine after a restart of its owner."""
-    return RolloutMachine.from_state(json.loads(json.dumps(machine.to_state())))
+    return RolloutMachine.from_state(json.loads(json.dumps(machine.to_state(), allow_nan=False)))
 
 
 def run(
     world: World,
     machine: RolloutMachine,
     seconds: int,
+    *,
     each: Callable[[RolloutMachine], RolloutMachine] = lambda machine: machine,
+    events: Mapping[int, Callable[[World], None] | Steering] = MappingProxyType({}),
 ) -> tuple[RolloutMachine, list[tuple[float, Change]]]:
-    """Lets time pass, until the rollout has ended; gives the changes with their times."""
+    """Lets time pass, until the rollout has ended; gives the changes with their times.
+
+    `each` is called before every tick, an event before the second with its number: it changes the
+    world, or somebody steers.
+    """
     changes = []
+
+    def changed(change: Change | None) -> None:
+        if change is not None:
+            changes.append((world.now - START, change))
+            world.weights = change.weights if change.weights is not None else world.weights
+
     for _ in range(seconds):
+        event = events.get(round(world.now - START))
+        if isinstance(event, str):
+            changed(machine.steer(event, Author(actor="ana"), world.now, world.ready))
+        elif event is not None:
+            event(world)
         reports, outcomes = world.second()
         for report in reports:
             machine.observe(report)
         if world.outcomes:
             machine.record(outcomes, world.outcome)
         machine = each(machine)
-        change = machine.tick(world.now, world.ready)
-        if change is not None:
-            changes.append((world.now - START, change))
-            if change.weights is not None:
-                world.weights = change.weights
-            if machine.progress.final:
-                break
+        changed(machine.tick(world.now, world.ready))
+        if machine.progress.final:
+            break
     return machine, changes
