@@ -33,6 +33,7 @@ LEVELS = {
     "serve_app.predictors": 3,
     "serve_app.artifacts": 3,
     "serve_app.examples": 3,
+    "serve_app.rollout": 3,
     "serve_app.store": 3,
     "serve_app.telemetry": 3,
     "serve_app.waiting": 4,
