@@ -130,9 +130,7 @@ class Releases:
                     update={"reason": "the live release names a version that is not deployed"}
                 )
                 async with self._changing:
-                    await self._append(
-                        model, config.release, gone, live.config_digest, live.number
-                    )
+                    await self._append(model, config.release, gone, live.config_digest, live.number)
 
     async def _move(self) -> None:
         for model in self._rollouts.models():
@@ -176,9 +174,7 @@ class Releases:
         async with self._changing:
             before = self._live[model]
             number = before.number if expected is None else expected
-            return _public(
-                await self._put(model, release, author, before.config_digest, number)
-            )
+            return _public(await self._put(model, release, author, before.config_digest, number))
 
     async def revisions(self, model: str, limit: int, before: int | None) -> Sequence[Revision]:
         """See `Control`."""
@@ -274,7 +270,9 @@ class Releases:
         if revision is not None:
             self._live[model] = revision
             logger.info(
-                "release %d: %s", revision.number, "; ".join(revision.changes),
+                "release %d: %s",
+                revision.number,
+                "; ".join(revision.changes),
                 extra={"action": "release", "model": model},
             )
         if moved or revision is not None:
