@@ -65,25 +65,7 @@ def report(
     }
     summaries = [summarize(arm, binary=binary, confidence=CONFIDENCE) for arm in ordered]
     if len(ordered) > 1:
-        found = verdict(
-            called[0],
-            called[1:],
-            binary=binary,
-            more_is_better=document["better"] == "higher",
-            confidence=CONFIDENCE,
-        )
-        document["conclusion"] = found.conclusion
-        document["winner"] = found.winner.removeprefix("version ") if found.winner else None
-        document["verdict"] = found.sentence[0].upper() + found.sentence[1:]
-        document["comparisons"] = [
-            {
-                "version": each.name.removeprefix("version "),
-                "difference": each.difference,
-                **_ends(each.interval),
-                "finding": each.finding,
-            }
-            for each in found.comparisons
-        ]
+        document |= _compared(called, binary, document["better"] == "higher")
     document["arms"] = [
         {
             "version": each.name,
@@ -95,6 +77,27 @@ def report(
         for each in summaries
     ]
     return document
+
+
+def _compared(arms: Sequence[Arm], binary: bool, more_is_better: bool) -> dict[str, Any]:
+    """The verdict on two or more arms, the control first; they are called "version ..."."""
+    found = verdict(
+        arms[0], arms[1:], binary=binary, more_is_better=more_is_better, confidence=CONFIDENCE
+    )
+    return {
+        "conclusion": found.conclusion,
+        "winner": found.winner.removeprefix("version ") if found.winner else None,
+        "verdict": found.sentence[0].upper() + found.sentence[1:],
+        "comparisons": [
+            {
+                "version": each.name.removeprefix("version "),
+                "difference": each.difference,
+                **_ends(each.interval),
+                "finding": each.finding,
+            }
+            for each in found.comparisons
+        ],
+    }
 
 
 def _ends(interval: Interval) -> Mapping[str, float | None]:

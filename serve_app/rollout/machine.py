@@ -74,7 +74,7 @@ class RolloutMachine:
         """Counts a report once; False if it has been counted before.
 
         Raises:
-            ValueError: a latency histogram has more buckets than there are.
+            ValueError: it holds what cannot be; the rest of it is lost, and it counts as taken.
         """
         if not self._intake.take(report.ingress, report.sequence):
             return False

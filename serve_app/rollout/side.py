@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from serve_app.domain.arms import ArmCounts, ShadowCounts
 from serve_app.evidence import LatencyHistogram, Moments
+from serve_app.evidence.histogram import BOUNDS
+
+_BUCKETS = len(BOUNDS) + 1
 
 
 @dataclass(slots=True)
@@ -34,14 +37,22 @@ class Side:
         """One increment of one version; buckets at the end that are empty may be left off.
 
         Raises:
-            ValueError: it has more buckets than there are.
+            ValueError: more faults than requests, or more buckets than there are.
         """
+        if not 0 <= counts.faults <= counts.requests or len(counts.latency) > _BUCKETS:
+            raise ValueError(f"{counts} cannot be")
         self.requests += counts.requests
         self.faults += counts.faults
         self.latency.counts[: len(counts.latency)] += counts.latency
 
     def add_shadow(self, counts: ShadowCounts) -> None:
-        """One increment of one version."""
+        """One increment of one version.
+
+        Raises:
+            ValueError: more disagree than were compared.
+        """
+        if not 0 <= counts.disagreed <= counts.compared:
+            raise ValueError(f"{counts} cannot be")
         self.compared += counts.compared
         self.disagreed += counts.disagreed
         self.failed += counts.failed

@@ -209,6 +209,28 @@ def test_other_models_and_versions_are_no_evidence() -> None:
     assert found.evidence()["error_rate"]["new"]["requests"] == 0
 
 
+@pytest.mark.parametrize(
+    ("arm", "shadow"),
+    [
+        (ArmCounts(1, 2, ()), None),
+        (ArmCounts(1, 0, (0,) * 10_000), None),
+        (None, ShadowCounts(1, 2, 0, 0)),
+    ],
+)
+def test_a_report_that_cannot_be_does_no_harm(
+    arm: ArmCounts | None, shadow: ShadowCounts | None
+) -> None:
+    found, key = machine(), VersionKey(MODEL, "2")
+    found.tick(START, BOTH)
+    before = found.evidence()
+    arms = {key: arm} if arm is not None else {}
+    shadows = {key: shadow} if shadow is not None else {}
+    with pytest.raises(ValueError, match="cannot be"):
+        found.observe(IngressReport("a", 1, arms, shadows))
+    assert found.tick(START, BOTH) is None
+    assert found.evidence() == before
+
+
 def test_blue_green_watches_the_former_version_first() -> None:
     world = healthy()
     found = rollout(world, Strategy(type="blue_green", bake_s=30), origin=ORIGIN, target=TARGET)

@@ -174,7 +174,7 @@ def test_a_version_that_keeps_its_limits_is_rarely_rolled_back(new: Behaviour) -
     back = 0
     for seed in range(300):
         world, machine = begin(
-            seed, new, former=Behaviour(faults=0.02), guards=guards, steps=(20, 50), bake_s=10
+            seed, new, former=Behaviour(faults=0.02), guards=guards, steps=(50,), bake_s=8
         )
         machine, _ = run(world, machine, 60)
         assert machine.progress.final
