@@ -13,6 +13,7 @@ import ray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arguments import GatewayArguments
+from deployments.arm_reports import ArmReports
 from deployments.gateway import HandleGateway
 from deployments.process import set_up, settle
 from serve_app.channel.gateway import DirectGateway
@@ -65,6 +66,10 @@ class Ingress:
         self._recorder.watch(self._dataplane, lambda: self._http.open_connections)
         self._has_table = asyncio.Event()
         self._follower = asyncio.create_task(self._follow())
+        self._reports = ArmReports(
+            self._dataplane.arms, self._router.report.remote, self._recorder.count_report
+        )
+        self._reporter = asyncio.create_task(self._reports.run())
         # The port is shared: opened without a table, it would refuse what a sibling can answer.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_table.wait(), FIRST_TABLE_S)
@@ -109,6 +114,8 @@ class Ingress:
         """Fails when the follower has ended or the listener is gone; asks nobody else."""
         if self._follower.done():
             raise RuntimeError("the follower of the route table has ended")
+        if self._reporter.done():
+            raise RuntimeError("the reporter of the arms has ended")
         if not self._http.listening:
             raise RuntimeError("the HTTP listener is closed")
 
@@ -128,6 +135,8 @@ class Ingress:
                 logger.error("drain failed", extra={"action": "drain"}, exc_info=outcome)
         self._dataplane.draining = True
         follower.cancel()
+        self._reporter.cancel()
+        await self._reports.report()
         if self._channels is not None:
             await self._channels.close()
         await self._recorder.close()

@@ -81,7 +81,7 @@ def totals(target: DataPlane) -> dict[VersionKey, tuple[int, int, int]]:
 
 async def fill(target: DataPlane, *versions: str) -> list[asyncio.Future[RequestTrace]]:
     """Gives versions with a `TIGHT` queue one request to work on, and one that waits."""
-    tasks = []
+    tasks: list[asyncio.Future[RequestTrace]] = []
     for _ in range(2):
         tasks += [asyncio.ensure_future(infer(target, version)) for version in versions]
         await asyncio.sleep(0.01)
@@ -144,7 +144,7 @@ async def test_a_version_without_a_replica_falls_back_at_once() -> None:
 
 
 async def test_a_full_queue_falls_back_also_before_the_body_is_read() -> None:
-    gateway = FakeGateway(delay_s=0.05)
+    gateway = FakeGateway(delay_s=0.3)
     target = plane(gateway, batching=TIGHT)
     busy = await fill(target, "2")
     target.admit("echo", None)
@@ -155,7 +155,7 @@ async def test_a_full_queue_falls_back_also_before_the_body_is_read() -> None:
 
 
 async def test_when_both_are_full_the_first_error_is_told_and_counted_once() -> None:
-    gateway = FakeGateway(delay_s=0.05)
+    gateway = FakeGateway(delay_s=0.3)
     target = plane(gateway, batching=TIGHT)
     busy = await fill(target, "1", "2")
     with pytest.raises(Overloaded):
@@ -183,13 +183,13 @@ async def test_a_fallback_that_fails_as_well() -> None:
 
 
 async def test_both_share_one_deadline() -> None:
-    gateway = Broken(ModelFailed("x"), delay_s=0.06)
+    gateway = Broken(ModelFailed("x"), delay_s=0.3)
     target = plane(gateway)
     with pytest.raises(DeadlineExceeded):
-        await infer(target, timeout_s=0.1)
+        await infer(target, timeout_s=0.5)
     assert gateway.asked == ["2", "1"]
     budgets = [batch.budgets_s[0] for _, batch in gateway.batches]
-    assert budgets[1] < budgets[0] <= 0.1
+    assert budgets[1] < budgets[0] <= 0.5
 
 
 async def test_a_missing_output_is_a_fault_of_the_version() -> None:
@@ -199,7 +199,7 @@ async def test_a_missing_output_is_a_fault_of_the_version() -> None:
 
 
 async def test_a_fallback_that_was_removed_meanwhile() -> None:
-    target = plane(Broken(ModelFailed("x"), delay_s=0.02))
+    target = plane(Broken(ModelFailed("x"), delay_s=0.1))
     task = asyncio.ensure_future(infer(target))
     await asyncio.sleep(0.01)
     target.update(route_table(model_route(weights={"2": 100}), revision=2))

@@ -206,7 +206,7 @@ async def test_arrivals_of_one_turn_are_mirrored_together_behind_their_own_batch
 
 
 async def test_while_clients_wait_nothing_is_mirrored() -> None:
-    gateway = Versions(slow={"1": 0.02})
+    gateway = Versions(slow={"1": 0.05})
     policy = BatchingPolicy(max_rows=1, slots_per_replica=1, adaptive=False)
     target = plane(gateway, batching=policy)
     await asyncio.gather(*[infer(target, number) for number in range(5)])
@@ -218,7 +218,7 @@ async def test_while_clients_wait_nothing_is_mirrored() -> None:
 
 async def test_only_so_many_are_out_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow_module, "MAX_OUT", 3)
-    target = plane(Versions(slow={"3": 0.05}))
+    target = plane(Versions(slow={"3": 0.2}))
     await asyncio.gather(*[infer(target, number) for number in range(8)])
     assert target.shadows.out == 3
     report = await settled(target)
@@ -226,7 +226,7 @@ async def test_only_so_many_are_out_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_version_with_clients_of_its_own_gets_shadows_only_while_it_is_idle() -> None:
-    gateway = Versions(slow={"3": 0.03})
+    gateway = Versions(slow={"3": 0.3})
     target = plane(gateway, weights={"1": 99, "3": 1}, replicas={})
     own = asyncio.ensure_future(infer(target, version="3"))
     await asyncio.sleep(0.01)

@@ -21,7 +21,8 @@ from ray.serve.schema import (
 from deployments.arguments import RouterSettings
 from deployments.endpoints import EndpointLeases
 from deployments.naming import GATEWAY, INGRESS, REPLICA
-from deployments.router import Counts, ModelRouter, building, compile_table, running_replicas
+from deployments.router import ModelRouter, building, running_replicas
+from deployments.routes import Counts, RouteCompiler, compile_table
 from serve_app.config.load import load_config
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.routing import EMPTY_TABLE, Endpoint
@@ -115,6 +116,7 @@ def running_router() -> ModelRouter:
     router._settings = RouterSettings(models=MODELS)
     router._counts, router._facts = {("digits@2", REPLICA): 1}, {}
     router._leases = EndpointLeases()
+    router._compiler = RouteCompiler()
     router._table = EMPTY_TABLE
     router._changed, router._stirred = asyncio.Event(), asyncio.Event()
     router._poll_s, router._changed_at = 1.0, 0.0
@@ -170,3 +172,26 @@ async def test_replicas_are_looked_at_rarely_only_while_nothing_changes() -> Non
     await router.announce(KEY, ENDPOINT)
     assert router._stirred.is_set()
     assert router._pause_s(calm) == 1.0
+
+
+def test_routes_of_models_for_which_nothing_changed_are_kept() -> None:
+    models = {"one": MODELS["digits"], "two": MODELS["digits"]}
+    compiler = RouteCompiler()
+    counts = {("one@1", REPLICA): 1}
+    facts = {VersionKey("one", "1"): {"accuracy": "0.98"}}
+    first = compiler.compile(models, counts, facts, {})
+    same = compiler.compile(dict(models), dict(counts), dict(facts), {})
+    assert all(same.models[name] is first.models[name] for name in models)
+    changes = [
+        (models, {("one@1", REPLICA): 2}, facts, {}),
+        (models, counts, {}, {}),
+        (models, counts, facts, {VersionKey("one", "1"): (ENDPOINT,)}),
+        ({**models, "one": MODELS["digits"].model_copy()}, counts, facts, {}),
+    ]
+    for change in changes:
+        compiler.compile(models, counts, facts, {})
+        table = compiler.compile(*change)
+        assert table == compile_table(*change)
+        assert table.models["two"] is first.models["two"]
+        assert table.models["one"] is not first.models["one"]
+    assert list(compiler.compile({"two": models["two"]}, counts, facts, {}).models) == ["two"]
