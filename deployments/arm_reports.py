@@ -53,7 +53,8 @@ class ArmReports:
 
     async def report(self) -> None:
         """Sends what there is; nothing is lost if that fails."""
-        if self._unsent is None:
+        report = self._unsent
+        if report is None:
             report = self._unsent = self._arms.take(self._ingress, self._sequence + 1)
             if report is None:
                 return
@@ -61,7 +62,7 @@ class ArmReports:
             self._count(report)
         try:
             async with asyncio.timeout(DELIVERY_S):
-                await self._send(self._unsent)
+                await self._send(report)
         except Exception:
             if not self._failing:  # once per trouble, not once per second
                 logger.warning("no report", extra={"action": "report"}, exc_info=True)

@@ -18,7 +18,7 @@ from deployments.gateway import HandleGateway
 from deployments.process import set_up, settle
 from serve_app.channel.gateway import DirectGateway
 from serve_app.dataplane import DataPlane
-from serve_app.domain.routing import RouteTable
+from serve_app.domain.routing import RouteTable, TableNews
 from serve_app.grpc.listener import GrpcListener
 from serve_app.http.app import create_app
 from serve_app.http.listener import HttpListener
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 FIRST_TABLE_S = 20.0
 """How long a new ingress waits for its first route table before it opens the ports all the same."""
 
+
+LAST_REPORT_S = 1.0
+"""How long the end of this process waits for its last report to arrive."""
 
 CONNECT_S = 1.0
 """How long a new route table waits for connections to replicas that it names first."""
@@ -88,11 +91,11 @@ class Ingress:
         while True:
             try:
                 async with asyncio.timeout(poll_s + 5.0):
-                    table: RouteTable | None = await self._router.poll.remote(
+                    news: TableNews | None = await self._router.poll.remote(
                         self._dataplane.table.revision, poll_s
                     )
-                if table is not None and table.revision > self._dataplane.table.revision:
-                    await self._take(table)
+                if news is not None and news.revision > self._dataplane.table.revision:
+                    await self._take(news.applied_to(self._dataplane.table))
                     self._has_table.set()
                 backoff_s = 0.1
             except Exception:
@@ -136,7 +139,8 @@ class Ingress:
         self._dataplane.draining = True
         follower.cancel()
         self._reporter.cancel()
-        await self._reports.report()
+        with contextlib.suppress(TimeoutError):  # the router may be gone as well
+            await asyncio.wait_for(self._reports.report(), LAST_REPORT_S)
         if self._channels is not None:
             await self._channels.close()
         await self._recorder.close()

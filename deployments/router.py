@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Mapping
@@ -21,10 +20,11 @@ from deployments.arguments import GatewayArguments, RouterSettings
 from deployments.endpoints import LEASE_S, EndpointLeases
 from deployments.naming import REPLICA, application_name
 from deployments.process import set_up
+from deployments.publication import Publication
 from deployments.routes import Counts, RouteCompiler
 from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import EMPTY_TABLE, Endpoint, RouteTable
+from serve_app.domain.routing import Endpoint, RouteTable, TableNews
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ModelRouter:
         self._leases = EndpointLeases()
         self._compiler = RouteCompiler()
         self._reports: dict[str, IngressReport] = {}
-        self._table = EMPTY_TABLE
+        self._published = Publication()
         self._changed = asyncio.Event()
         self._started = self._changed_at = time.monotonic()
         self._stirred = asyncio.Event()
@@ -62,19 +62,19 @@ class ModelRouter:
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
 
-    async def poll(self, revision: int, timeout_s: float) -> RouteTable | None:
+    async def poll(self, revision: int, timeout_s: float) -> TableNews | None:
         """Waits for a table newer than `revision`; None when there is none within `timeout_s`.
 
         A router that has just started has an empty table at first: nobody must hear of it.
         """
-        if self._table.revision <= revision:
+        if self._published.table.revision <= revision:
             changed = self._changed
             try:
                 async with asyncio.timeout(timeout_s):
                     await changed.wait()
             except TimeoutError:
                 return None
-        return self._table
+        return self._published.since(revision)
 
     async def announce(self, key: VersionKey, endpoint: Endpoint) -> None:
         """A replica listens on a direct channel; it says so again and again while it does."""
@@ -110,7 +110,9 @@ class ModelRouter:
             try:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
-                if self._table.revision or (not building(status) and self._heard_of_all()):
+                if self._published.table.revision or (
+                    not building(status) and self._heard_of_all()
+                ):
                     await self._learn_facts()
                     self._compile()
             except Exception:
@@ -163,7 +165,7 @@ class ModelRouter:
     def _stir(self) -> None:
         self._changed_at = time.monotonic()
         self._stirred.set()
-        if self._table.revision:
+        if self._published.table.revision:
             self._compile()
 
     def _compile(self) -> None:
@@ -172,11 +174,10 @@ class ModelRouter:
         self._publish(compiler.compile(models, self._counts, self._facts, endpoints))
 
     def _publish(self, table: RouteTable) -> None:
-        if dataclasses.replace(table, revision=self._table.revision) == self._table:
-            return
         # Milliseconds since the epoch keep revisions growing across restarts of this process.
-        revision = max(self._table.revision + 1, time.time_ns() // 1_000_000)
-        self._table = dataclasses.replace(table, revision=revision)
+        revision = max(self._published.table.revision + 1, time.time_ns() // 1_000_000)
+        if not self._published.replace(table, revision):
+            return
         logger.info("table published", extra={"action": "publish", "revision": revision})
         self._changed.set()
         self._changed = asyncio.Event()

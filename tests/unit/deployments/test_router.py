@@ -21,6 +21,7 @@ from ray.serve.schema import (
 from deployments.arguments import RouterSettings
 from deployments.endpoints import EndpointLeases
 from deployments.naming import GATEWAY, INGRESS, REPLICA
+from deployments.publication import Publication
 from deployments.router import ModelRouter, building, running_replicas
 from deployments.routes import Counts, RouteCompiler, compile_table
 from serve_app.config.load import load_config
@@ -94,7 +95,7 @@ def test_tables_can_be_compared_and_are_frozen() -> None:
 
 async def test_a_fresh_router_tells_nobody_of_its_empty_table() -> None:
     router = object.__new__(ModelRouter)
-    router._table = EMPTY_TABLE
+    router._published = Publication()
     router._changed = asyncio.Event()
     assert await router.poll(revision=7, timeout_s=0.01) is None
     waiting = asyncio.create_task(router.poll(revision=7, timeout_s=5.0))
@@ -117,7 +118,7 @@ def running_router() -> ModelRouter:
     router._counts, router._facts = {("digits@2", REPLICA): 1}, {}
     router._leases = EndpointLeases()
     router._compiler = RouteCompiler()
-    router._table = EMPTY_TABLE
+    router._published = Publication()
     router._changed, router._stirred = asyncio.Event(), asyncio.Event()
     router._poll_s, router._changed_at = 1.0, 0.0
     router._compile()
@@ -125,18 +126,18 @@ def running_router() -> ModelRouter:
 
 
 def endpoints(router: ModelRouter) -> tuple[Endpoint, ...]:
-    return router._table.models["digits"].versions["2"].endpoints
+    return router._published.table.models["digits"].versions["2"].endpoints
 
 
 async def test_an_announced_endpoint_is_published_at_once_and_taken_back_at_once() -> None:
     router = running_router()
-    first = router._table.revision
+    first = router._published.table.revision
     await router.announce(KEY, ENDPOINT)
     assert endpoints(router) == (ENDPOINT,)
-    second = router._table.revision
+    second = router._published.table.revision
     assert second > first
     await router.announce(KEY, ENDPOINT)
-    assert router._table.revision == second  # a renewal is no news
+    assert router._published.table.revision == second  # a renewal is no news
     await router.announce(KEY, ENDPOINT._replace(capacity=4))
     assert endpoints(router)[0].capacity == 4
     await router.withdraw("replica-a")
@@ -146,16 +147,16 @@ async def test_an_announced_endpoint_is_published_at_once_and_taken_back_at_once
 
 async def test_an_endpoint_of_an_unknown_version_changes_nothing() -> None:
     router = running_router()
-    before = router._table
+    before = router._published.table
     await router.announce(VersionKey("digits", "77"), ENDPOINT)
-    assert router._table.models == before.models
+    assert router._published.table.models == before.models
 
 
 async def test_a_router_without_a_table_remembers_endpoints_and_publishes_nothing() -> None:
     router = running_router()
-    router._table = EMPTY_TABLE
+    router._published = Publication()
     await router.announce(KEY, ENDPOINT)
-    assert router._table is EMPTY_TABLE
+    assert router._published.table is EMPTY_TABLE
     router._compile()
     assert endpoints(router) == (ENDPOINT,)
 
