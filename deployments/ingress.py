@@ -18,7 +18,8 @@ from deployments.gateway import HandleGateway
 from deployments.process import set_up, settle
 from serve_app.channel.gateway import DirectGateway
 from serve_app.dataplane import DataPlane
-from serve_app.domain.routing import RouteTable, TableNews
+from serve_app.domain.routing import RouteTable
+from serve_app.domain.table_news import TableNews
 from serve_app.grpc.listener import GrpcListener
 from serve_app.http.app import create_app
 from serve_app.http.listener import HttpListener

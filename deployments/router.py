@@ -24,7 +24,8 @@ from deployments.publication import Publication
 from deployments.routes import Counts, RouteCompiler
 from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import Endpoint, RouteTable, TableNews
+from serve_app.domain.routing import Endpoint, RouteTable
+from serve_app.domain.table_news import TableNews
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +111,8 @@ class ModelRouter:
             try:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
-                if self._published.table.revision or (
-                    not building(status) and self._heard_of_all()
-                ):
+                complete = not building(status) and self._heard_of_all()
+                if self._published.table.revision or complete:
                     await self._learn_facts()
                     self._compile()
             except Exception:
