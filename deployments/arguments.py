@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from serve_app.config.cluster import LogConfig, Transport
+from serve_app.config.cluster import DatabaseConfig, LogConfig, Transport
 from serve_app.config.ingress import IngressConfig
 from serve_app.config.listener import GrpcConfig, HttpConfig, MetricsConfig
 from serve_app.config.model import (
@@ -36,6 +36,7 @@ class GatewayArguments(Schema):
     home: str
     status_poll_s: float
     transport: Transport
+    database: DatabaseConfig
 
 
 class RouterSettings(Schema):

@@ -78,6 +78,7 @@ def _gateway(config: Config, home: str, runtime_env: Document) -> Document:
         home=home,
         status_poll_s=config.cluster.status_poll_s,
         transport=config.cluster.transport,
+        database=config.database,
     )
     settings = RouterSettings(models=config.models)
     return {

@@ -1,7 +1,7 @@
 """The live releases: taken over from the config, changed by people, moved by rollouts, kept in SQL.
 
 ModelRouter owns one of these. Every change is stored first and published then; only a rollout that
-goes back does not wait for the database. docs/releases.md explains what is desired and what is live.
+goes back does not wait for the database. docs/releases.md explains what is desired and what live.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from time import time
 from typing import Any
 
 from deployments.experiments import Experiments
-from deployments.rollouts import Rollouts
+from deployments.rollouts import Moved, Rollouts
 from serve_app.config.model import ModelConfig
 from serve_app.domain.arms import Disagreement, IngressReport
 from serve_app.domain.control import (
@@ -27,6 +27,7 @@ from serve_app.domain.control import (
 )
 from serve_app.domain.release import Release, faults
 from serve_app.errors import InvalidInput, ModelNotFound, NotReady, ServeAppError
+from serve_app.rollout import Intake
 from serve_app.store.releases import ReleaseStore
 from serve_app.store.revisions import RevisionDraft, StoredRevision
 
@@ -58,6 +59,7 @@ class Releases:
         self._rollouts = Rollouts(store)
         self._experiments = Experiments(store)
         self._disagreements: dict[str, deque[Disagreement]] = {}
+        self._intake = Intake()
         self._changing = asyncio.Lock()
         self.opened = False
         """Whether the live releases are known. Before that nothing may be published."""
@@ -90,6 +92,8 @@ class Releases:
     def take(self, report: IngressReport) -> None:
         """Hears what an ingress has counted."""
         self._rollouts.observe(report)
+        if not self._intake.take(report.ingress, report.sequence):
+            return
         self._experiments.expose(report.exposures)
         for each in report.disagreements:
             kept = self._disagreements.setdefault(
@@ -137,10 +141,8 @@ class Releases:
             async with self._changing:
                 live = self._live[model]
                 totals = await self._experiments.totals(model, live)
-                revision, moved = await self._rollouts.tick(
-                    model, live, self._ready(model), totals, time()
-                )
-                self._take_over(model, revision, moved)
+                moved = await self._rollouts.tick(model, live, self._ready(model), totals, time())
+                self._take_over(model, moved)
 
     async def _experiment(self) -> None:
         await self._experiments.flush()
@@ -207,10 +209,10 @@ class Releases:
         """See `Control`."""
         self._known(model)
         async with self._changing:
-            rollout, revision, moved = await self._rollouts.steer(
+            rollout, moved = await self._rollouts.steer(
                 model, self._live[model], verb, author, self._ready(model), time()
             )
-            self._take_over(model, revision, moved)
+            self._take_over(model, moved)
             return rollout
 
     async def record(self, model: str, outcomes: Sequence[Outcome]) -> Sequence[Receipt]:
@@ -254,7 +256,7 @@ class Releases:
             model, release.with_weights(self.release(model).weights), author, config
         )
         revision = await self._rollouts.begin(draft, release, before, expected, ready, time())
-        self._take_over(model, revision, moved=True)
+        self._take_over(model, Moved(revision, weights=True))
         return revision
 
     async def _append(
@@ -263,19 +265,20 @@ class Releases:
         """At once; a rollout that is going on gives way."""
         draft = RevisionDraft(model, release, author, config)
         revision = await self._rollouts.append(draft, expected, time())
-        self._take_over(model, revision, moved=True)
+        self._take_over(model, Moved(revision, weights=True))
         return revision
 
-    def _take_over(self, model: str, revision: StoredRevision | None, moved: bool) -> None:
+    def _take_over(self, model: str, moved: Moved) -> None:
+        revision = moved.revision
         if revision is not None:
             self._live[model] = revision
             logger.info(
-                "release %d: %s",
+                "revision %d: %s",
                 revision.number,
                 "; ".join(revision.changes),
                 extra={"action": "release", "model": model},
             )
-        if moved or revision is not None:
+        if moved.weights or revision is not None:
             self._publish()
 
     def _known(self, model: str) -> StoredRevision:
@@ -293,8 +296,8 @@ class Releases:
         missing = sorted(versions - self._ready(model))
         if missing:
             raise NotReady(
-                f"version {missing[0]!r} of model {model!r} has no ready replica: traffic and labels "
-                "only go to versions that are ready"
+                f"version {missing[0]!r} of model {model!r} has no ready replica: traffic and "
+                "labels only go to versions that are ready"
             )
 
 

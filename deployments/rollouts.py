@@ -87,7 +87,7 @@ class Rollouts:
     def needed(self, before: Release, after: Release, deployed: Collection[str]) -> bool:
         """Whether going from one release to the other takes a rollout.
 
-        Not where a version that has traffic is not deployed any more: there is nothing to go back to.
+        Not where a version that has traffic is not deployed any more: nothing to go back to.
         """
         gains = any(after.weights[v] > before.weights.get(v, 0) for v in after.serving)
         return bool(after.strategy.plan) and gains and before.serving <= set(deployed)
@@ -97,7 +97,12 @@ class Rollouts:
         models = {key.model for key in (*report.arms, *report.shadows)}
         for model, course in self._courses.items():
             # One that has nothing for this model says that its ingress is alive.
-            course.dirty = course.machine.observe(report) and (model in models or course.dirty)
+            try:
+                new = course.machine.observe(report)
+            except ValueError as error:
+                logger.warning("report refused: %s", error, extra={"action": "rollout"})
+                continue
+            course.dirty = course.dirty or (new and model in models)
 
     async def begin(
         self,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ray import serve
@@ -21,18 +21,22 @@ from deployments.endpoints import LEASE_S, EndpointLeases
 from deployments.naming import REPLICA, application_name
 from deployments.process import set_up
 from deployments.publication import Publication
+from deployments.releases import Releases
 from deployments.routes import Counts, RouteCompiler
 from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.routing import Endpoint, RouteTable
 from serve_app.domain.table_news import TableNews
+from serve_app.errors import ServeAppError
+from serve_app.store.releases import ReleaseStore
+from serve_app.store.schema import upgrade
 
 logger = logging.getLogger(__name__)
 
 FACTS_TIMEOUT_S = 5.0
 UNREST_S = 10.0
-MAX_INGRESSES = 1_000
-"""So many are remembered by their last report; those of the past go first."""
+TICK_S = 1.0
+"""How often releases may move by themselves."""
 CALM_FACTOR = 5.0
 """Replicas are looked at so much more rarely when nothing has changed for `UNREST_S`."""
 
@@ -48,20 +52,24 @@ class ModelRouter:
         self._facts: dict[VersionKey, Mapping[str, str]] = {}
         self._leases = EndpointLeases()
         self._compiler = RouteCompiler()
-        self._reports: dict[str, IngressReport] = {}
+        self._database = arguments.database
+        self._releases = Releases(ReleaseStore(arguments.database), self._ready, self._stir)
         self._published = Publication()
         self._changed = asyncio.Event()
         self._started = self._changed_at = time.monotonic()
         self._stirred = asyncio.Event()
         """Set when something has happened that Serve's status will show soon."""
         self._watcher: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Takes new releases in place (Serve's `user_config`)."""
+        """Takes new models and desired releases in place (Serve's `user_config`)."""
         self._settings = RouterSettings.model_validate(user_config)
+        self._releases.configure(self._settings.models)
         self._stirred.set()
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
+            self._keeper = asyncio.create_task(self._keep_releases())
 
     async def poll(self, revision: int, timeout_s: float) -> TableNews | None:
         """Waits for a table newer than `revision`; None when there is none within `timeout_s`.
@@ -88,21 +96,50 @@ class ModelRouter:
             self._stir()
 
     async def report(self, report: IngressReport) -> None:
-        """Takes what an ingress has counted; a report that is repeated counts once.
+        """Takes what an ingress has counted; a report that is repeated counts once."""
+        self._releases.take(report)
 
-        Reports of one ingress come in the order of their numbers.
-        """
-        before = self._reports.pop(report.ingress, None)
-        if before is not None and report.sequence <= before.sequence:
-            report = before
-        self._reports[report.ingress] = report
-        while len(self._reports) > MAX_INGRESSES:
-            del self._reports[next(iter(self._reports))]
+    async def control(self, verb: str, *arguments: Any) -> Any:
+        """The port `Control`, for whoever has a handle: see `deployments.control`."""
+        return await _VERBS[verb](self._releases, *arguments)
 
     async def check_health(self) -> None:
         """Fails when the watcher has ended; a slow or absent controller is not a fault of ours."""
         if self._watcher is not None and self._watcher.done():
             raise RuntimeError("the watcher of replica states has ended")
+        if self._keeper is not None and self._keeper.done():
+            raise RuntimeError("the keeper of the releases has ended")
+
+    async def __del__(self) -> None:
+        """Serve awaits this once: what rollouts have learnt last is stored."""
+        keeper: asyncio.Task[None] | None = getattr(self, "_keeper", None)
+        if keeper is not None:
+            keeper.cancel()
+            await self._releases.close()
+
+    async def _keep_releases(self) -> None:
+        """Reads what was in force, then lets releases move once a second."""
+        while True:
+            try:
+                if not self._releases.opened:
+                    await asyncio.to_thread(upgrade, self._database)
+                    await self._releases.open()
+                    self._stirred.set()
+                elif self._published.table.revision:  # before that nobody knows who is ready
+                    await self._releases.tick()
+            except ServeAppError as error:
+                logger.warning("the database is away: %s", error, extra={"action": "release"})
+            except Exception:
+                logger.exception("cannot keep the releases", extra={"action": "release"})
+            await asyncio.sleep(TICK_S)
+
+    def _ready(self, model: str) -> frozenset[str]:
+        """The versions of a model that have a ready replica."""
+        return frozenset(
+            version
+            for version in self._settings.models[model].versions
+            if self._counts.get((application_name(VersionKey(model, version)), REPLICA))
+        )
 
     async def _watch(self) -> None:
         status: ServeStatus | None = None
@@ -111,7 +148,7 @@ class ModelRouter:
             try:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
-                complete = not building(status) and self._heard_of_all()
+                complete = self._releases.opened and not building(status) and self._heard_of_all()
                 if self._published.table.revision or complete:
                     await self._learn_facts()
                     self._compile()
@@ -170,8 +207,11 @@ class ModelRouter:
 
     def _compile(self) -> None:
         endpoints = self._leases.current(time.monotonic())
-        compiler, models = self._compiler, self._settings.models
-        self._publish(compiler.compile(models, self._counts, self._facts, endpoints))
+        models = self._settings.models
+        releases = {name: self._releases.release(name) for name in models}
+        self._publish(
+            self._compiler.compile(models, releases, self._counts, self._facts, endpoints)
+        )
 
     def _publish(self, table: RouteTable) -> None:
         # Milliseconds since the epoch keep revisions growing across restarts of this process.
@@ -182,6 +222,19 @@ class ModelRouter:
         self._changed.set()
         self._changed = asyncio.Event()
         self._changed_at = time.monotonic()
+
+
+_VERBS: Mapping[str, Callable[..., Awaitable[Any]]] = {
+    "release": Releases.live,
+    "change": Releases.change,
+    "revisions": Releases.revisions,
+    "rollback": Releases.rollback,
+    "rollouts": Releases.rollouts,
+    "steer": Releases.steer,
+    "record": Releases.record,
+    "report": Releases.report,
+    "disagreements": Releases.disagreements,
+}
 
 
 def building(status: ServeStatus) -> set[str]:

@@ -9,6 +9,7 @@ from deployments.endpoints import Endpoints
 from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
 from serve_app.config.model import ModelConfig
 from serve_app.domain.inference import VersionKey
+from serve_app.domain.release import Release
 from serve_app.domain.routing import Endpoint, ModelRoute, RouteTable, VersionRoute
 
 Counts = Mapping[tuple[str, str], int]
@@ -28,6 +29,7 @@ class _Compiled:
     """A model's route, and all that it was made from."""
 
     model: ModelConfig
+    release: Release
     keys: tuple[tuple[VersionKey, tuple[str, str]], ...]
     """Of each version: its own, and that of its replica count."""
     live: tuple[_Live, ...]
@@ -47,14 +49,15 @@ class RouteCompiler:
     def compile(
         self,
         models: Mapping[str, ModelConfig],
+        releases: Mapping[str, Release],
         counts: Counts,
         facts: Facts,
         endpoints: Endpoints,
     ) -> RouteTable:
-        """The route table for these models and replica counts, without a revision."""
+        """The route table for these models, releases and replica counts, without a revision."""
         before = self._compiled
         compiled = self._compiled = {
-            name: _compile(name, model, counts, facts, endpoints, before.get(name))
+            name: _compile(name, model, releases[name], counts, facts, endpoints, before.get(name))
             for name, model in models.items()
         }
         return RouteTable(
@@ -70,13 +73,15 @@ def compile_table(
     facts: Facts,
     endpoints: Endpoints | None = None,
 ) -> RouteTable:
-    """The same from nothing. Pure."""
-    return RouteCompiler().compile(models, counts, facts, endpoints or {})
+    """The same from nothing, with the desired releases. Pure."""
+    releases = {name: model.release for name, model in models.items()}
+    return RouteCompiler().compile(models, releases, counts, facts, endpoints or {})
 
 
 def _compile(
     name: str,
     model: ModelConfig,
+    release: Release,
     counts: Counts,
     facts: Facts,
     endpoints: Endpoints,
@@ -90,9 +95,15 @@ def _compile(
             for key, count_key in keys
         ]
     )
-    if before is not None and same and before.live == live:
+    if (
+        before is not None
+        and same
+        and before.live == live
+        # Most are the same object: a comparison takes a hundred times as long.
+        and (before.release is release or before.release == release)
+    ):
         return before
-    return _Compiled(model, keys, live, _route(name, model, keys, live))
+    return _Compiled(model, release, keys, live, _route(name, model, release, keys, live))
 
 
 def _keys(name: str, model: ModelConfig) -> tuple[tuple[VersionKey, tuple[str, str]], ...]:
@@ -103,6 +114,7 @@ def _keys(name: str, model: ModelConfig) -> tuple[tuple[VersionKey, tuple[str, s
 def _route(
     name: str,
     model: ModelConfig,
+    release: Release,
     keys: tuple[tuple[VersionKey, tuple[str, str]], ...],
     live: tuple[_Live, ...],
 ) -> ModelRoute:
@@ -126,5 +138,5 @@ def _route(
         inputs=model.inputs,
         outputs=model.outputs,
         versions=versions,
-        release=model.release,
+        release=release,
     )

@@ -35,6 +35,8 @@ class RolloutDraft:
     target: Mapping[str, int]
     strategy: Strategy
     step_began_at: datetime
+    memory: Mapping[str, Any]
+    """All that its machine knows, to go on from after a restart."""
     step: int = 0
 
 
@@ -44,6 +46,7 @@ class StoredRollout(Rollout):
     strategy: Strategy
     origin_revision: int = Field(description="the revision that was in force before")
     step_began_at: datetime
+    memory: Mapping[str, Any] = Field(description="all that its machine knows")
 
 
 class RolloutEvent(BaseModel):
@@ -83,6 +86,7 @@ def begin(connection: Connection, draft: RolloutDraft) -> StoredRollout:
         "changed_at": now,
         "step_began_at": draft.step_began_at,
         "evidence": {},
+        "memory": dict(draft.memory),
     }
     number = connection.execute(
         insert(RolloutRow).values(**values).returning(col(RolloutRow.id))
@@ -124,6 +128,7 @@ def save(connection: Connection, rollout: StoredRollout) -> StoredRollout:
             changed_at=saved.changed_at,
             step_began_at=saved.step_began_at,
             evidence=dict(saved.evidence),
+            memory=dict(saved.memory),
         )
     )
     if moved:

@@ -117,6 +117,7 @@ class RolloutRow(Table, table=True):
     changed_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
     step_began_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
     evidence: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    memory: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
 
 
 class RolloutEventRow(Table, table=True):

@@ -50,6 +50,7 @@ def _create_rollout() -> None:
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("step_began_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("evidence", sa.JSON(), nullable=False),
+        sa.Column("memory", sa.JSON(), nullable=False),
         sa.CheckConstraint(
             "state IN ('pending', 'progressing', 'paused', 'promoted', 'rolled_back')",
             name=op.f("ck_rollout_state"),
