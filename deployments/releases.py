@@ -45,7 +45,7 @@ class Releases:
     """What is in force for each model, and the port `Control` over it. Belongs to one event loop.
 
     Args:
-        store: where everything is kept; closed with this object.
+        store: where everything is kept.
         ready: tells which versions are ready.
         publish: called when `release` answers something new.
     """
@@ -110,11 +110,6 @@ class Releases:
                 logger.warning("releases wait: %s", error, extra={"action": "release"})
             except Exception:
                 logger.exception("releases", extra={"action": "release"})
-
-    async def close(self) -> None:
-        """Stores what was learnt last."""
-        await self._rollouts.close()
-        await self._store.close()
 
     # What happens by itself
 

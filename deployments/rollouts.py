@@ -63,14 +63,6 @@ class Rollouts:
             for model, row in (await self._store.active_rollouts()).items()
         }
 
-    async def close(self) -> None:
-        """Stores what was learnt last, if the database lets us."""
-        for course in self._courses.values():
-            try:
-                await self._save(course, 0.0)
-            except (StoreUnavailable, Conflict) as error:
-                logger.warning("rollout not stored: %s", error, extra={"action": "rollout"})
-
     def models(self) -> list[str]:
         """Those with a rollout."""
         return list(self._courses)

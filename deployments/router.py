@@ -110,13 +110,6 @@ class ModelRouter:
         if self._keeper is not None and self._keeper.done():
             raise RuntimeError("the keeper of the releases has ended")
 
-    async def __del__(self) -> None:
-        """Serve awaits this once: what rollouts have learnt last is stored."""
-        keeper: asyncio.Task[None] | None = getattr(self, "_keeper", None)
-        if keeper is not None:
-            keeper.cancel()
-            await self._releases.close()
-
     async def _keep_releases(self) -> None:
         """Reads what was in force, then lets releases move once a second."""
         while True:

@@ -8,10 +8,10 @@ import pytest
 
 from deployments import arm_reports
 from deployments.arm_reports import ArmReports
-from deployments.router import MAX_INGRESSES, ModelRouter
 from serve_app.arms import ArmStatistics
 from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import VersionKey
+from serve_app.rollout import Intake
 
 KEY = VersionKey("digits", "1")
 
@@ -83,14 +83,9 @@ async def test_a_delivery_that_nobody_confirms_counts_once() -> None:
     await post.reports.report()
     await post.reports.report()
     assert post.requests == [(1, 1), (1, 1), (2, 1)]
-    router = object.__new__(ModelRouter)
-    router._reports = {}
-    taken = []
-    for report in post.delivered:
-        await router.report(report)
-        taken.append(router._reports[report.ingress])
-    assert taken[1] is taken[0]
-    assert taken[2].sequence == 2
+    intake = Intake()
+    taken = [intake.take(each.ingress, each.sequence) for each in post.delivered]
+    assert taken == [True, False, True]
 
 
 async def test_a_router_that_does_not_answer_holds_nothing_up(
@@ -115,12 +110,3 @@ async def test_reports_go_out_by_themselves(monkeypatch: pytest.MonkeyPatch) -> 
         while not post.delivered:  # noqa: ASYNC110  # it sleeps as well
             await asyncio.sleep(0.001)
     task.cancel()
-
-
-async def test_the_router_remembers_the_ingresses_of_late() -> None:
-    router = object.__new__(ModelRouter)
-    router._reports = {}
-    for number in range(MAX_INGRESSES + 5):
-        await router.report(IngressReport(str(number), 1, {}, {}))
-    assert len(router._reports) == MAX_INGRESSES
-    assert "4" not in router._reports

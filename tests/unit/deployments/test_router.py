@@ -22,11 +22,14 @@ from deployments.arguments import RouterSettings
 from deployments.endpoints import EndpointLeases
 from deployments.naming import GATEWAY, INGRESS, REPLICA
 from deployments.publication import Publication
+from deployments.releases import Releases
 from deployments.router import ModelRouter, building, running_replicas
 from deployments.routes import Counts, RouteCompiler, compile_table
+from serve_app.config.cluster import DatabaseConfig
 from serve_app.config.load import load_config
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.routing import EMPTY_TABLE, Endpoint
+from serve_app.store.releases import ReleaseStore
 
 MODELS = load_config(["model=[digits]"]).models
 FACTS = {VersionKey("digits", version): {"accuracy": "0.98"} for version in "123"}
@@ -118,6 +121,9 @@ def running_router() -> ModelRouter:
     router._counts, router._facts = {("digits@2", REPLICA): 1}, {}
     router._leases = EndpointLeases()
     router._compiler = RouteCompiler()
+    store = ReleaseStore(DatabaseConfig(url="sqlite:////nowhere/state.db"))  # never opened
+    router._releases = Releases(store, router._ready, router._stir)
+    router._releases.configure(MODELS)
     router._published = Publication()
     router._changed, router._stirred = asyncio.Event(), asyncio.Event()
     router._poll_s, router._changed_at = 1.0, 0.0
@@ -177,11 +183,12 @@ async def test_replicas_are_looked_at_rarely_only_while_nothing_changes() -> Non
 
 def test_routes_of_models_for_which_nothing_changed_are_kept() -> None:
     models = {"one": MODELS["digits"], "two": MODELS["digits"]}
+    releases = {name: model.release for name, model in models.items()}
     compiler = RouteCompiler()
     counts = {("one@1", REPLICA): 1}
     facts = {VersionKey("one", "1"): {"accuracy": "0.98"}}
-    first = compiler.compile(models, counts, facts, {})
-    same = compiler.compile(dict(models), dict(counts), dict(facts), {})
+    first = compiler.compile(models, releases, counts, facts, {})
+    same = compiler.compile(dict(models), dict(releases), dict(counts), dict(facts), {})
     assert all(same.models[name] is first.models[name] for name in models)
     changes = [
         (models, {("one@1", REPLICA): 2}, facts, {}),
@@ -190,9 +197,15 @@ def test_routes_of_models_for_which_nothing_changed_are_kept() -> None:
         ({**models, "one": MODELS["digits"].model_copy()}, counts, facts, {}),
     ]
     for change in changes:
-        compiler.compile(models, counts, facts, {})
-        table = compiler.compile(*change)
+        compiler.compile(models, releases, counts, facts, {})
+        table = compiler.compile(change[0], releases, *change[1:])
         assert table == compile_table(*change)
         assert table.models["two"] is first.models["two"]
         assert table.models["one"] is not first.models["one"]
-    assert list(compiler.compile({"two": models["two"]}, counts, facts, {}).models) == ["two"]
+    moved = {**releases, "one": releases["one"].with_weights({"1": 100})}
+    table = compiler.compile(models, moved, counts, facts, {})
+    assert table.models["one"].release.serving == {"1"}
+    assert table.models["two"] is first.models["two"]
+    assert list(compiler.compile({"two": models["two"]}, releases, counts, facts, {}).models) == [
+        "two"
+    ]

@@ -1,0 +1,323 @@
+"""Live releases over a real database: taken over, changed, moved by rollouts, found again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import releases as releases_module
+from deployments.releases import Releases
+from serve_app.config.cluster import DatabaseConfig
+from serve_app.config.load import load_config
+from serve_app.config.model import ModelConfig
+from serve_app.domain.arms import ArmCounts, Disagreement, Exposure, IngressReport
+from serve_app.domain.control import Author, Outcome
+from serve_app.domain.inference import VersionKey
+from serve_app.domain.release import Release
+from serve_app.errors import (
+    Conflict,
+    InvalidInput,
+    ModelNotFound,
+    NotReady,
+    RevisionConflict,
+    RevisionNotFound,
+    StoreUnavailable,
+)
+from serve_app.evidence.histogram import bound_above
+from serve_app.store.releases import ReleaseStore
+from serve_app.store.schema import upgrade
+
+ADA = Author(actor="ada", reason="because")
+DIGITS = load_config(["model=[digits]"]).models["digits"]
+FAST = bound_above(0.01)
+QUICK = {"type": "canary", "steps": [50], "bake_s": 2, "min_samples": 20}
+
+
+class House:
+    """A `Releases` with a database, a clock and replicas of its own."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.database = DatabaseConfig(url=f"sqlite:///{path}")
+        upgrade(self.database)
+        self.now = time.time()
+        monkeypatch.setattr(releases_module, "time", lambda: self.now)
+        self.ready = {"1", "2", "3"}
+        self.published = 0
+        self.sequence = 0
+        self.model = DIGITS
+        self.releases = self._new()
+
+    def _new(self) -> Releases:
+        def publish() -> None:
+            self.published += 1
+
+        self.store = ReleaseStore(self.database)
+        made = Releases(self.store, lambda _: frozenset(self.ready), publish)
+        made.configure({"digits": self.model})
+        return made
+
+    async def restart(self) -> None:
+        """Its process is killed, and another one comes up."""
+        await self.store.close()
+        self.releases = self._new()
+        await self.releases.open()
+
+    def deploy(self, **release: Any) -> None:
+        """A config whose desired release has these fields."""
+        wanted = Release.model_validate({**DIGITS.release.model_dump(), **release})
+        self.model = DIGITS.model_copy(update={"release": wanted})
+        self.releases.configure({"digits": self.model})
+
+    async def seconds(self, count: int, **counts: tuple[int, int]) -> None:
+        """Time goes by; each second every named arm has so many requests and faults."""
+        for _ in range(count):
+            self.now += 1.0
+            arms = {}
+            for name, (requests, faults) in counts.items():
+                latency = [0] * FAST + [requests - faults]
+                arms[VersionKey("digits", name[1:])] = ArmCounts(requests, faults, tuple(latency))
+            if arms:
+                self.sequence += 1
+                self.releases.take(IngressReport("ingress", self.sequence, arms, {}))
+            await self.releases.tick()
+
+    @property
+    def weights(self) -> dict[str, int]:
+        return {v: w for v, w in self.releases.release("digits").weights.items() if w}
+
+    async def state(self) -> str:
+        return (await self.releases.rollouts("digits", 1))[0].state
+
+
+@pytest.fixture
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    made = House(tmp_path / "state.db", monkeypatch)
+    await made.releases.open()
+    await made.releases.tick()
+    yield made
+    await made.store.close()
+
+
+def release(strategy: dict[str, Any] | None = None, **weights: int) -> Release:
+    candidates = [{"version": v[1:], "weight": w} for v, w in weights.items()]
+    return Release.model_validate({"candidates": candidates, "strategy": strategy or {}})
+
+
+async def test_the_config_is_the_first_revision(house: House) -> None:
+    first = await house.releases.live("digits")
+    assert (first.number, first.actor) == (1, "config")
+    assert first.release == DIGITS.release
+    await house.releases.tick()
+    assert (await house.releases.live("digits")).number == 1
+
+
+async def test_a_changed_config_is_taken_over_once_its_versions_are_ready(house: House) -> None:
+    house.ready = {"1", "2"}
+    house.deploy(candidates=[{"version": "3", "weight": 100}])
+    await house.releases.tick()
+    assert house.weights == {"2": 100}
+    house.ready = {"1", "2", "3"}
+    await house.releases.tick()
+    assert house.weights == {"3": 100}
+    assert (await house.releases.live("digits")).number == 2
+
+
+async def test_the_same_config_again_leaves_a_live_change_alone(house: House) -> None:
+    await house.releases.change("digits", release(v2=90, v1=10), ADA, 1)
+    house.deploy()
+    await house.releases.tick()
+    assert house.weights == {"2": 90, "1": 10}
+    await house.restart()
+    await house.releases.tick()
+    assert house.weights == {"2": 90, "1": 10}
+
+
+async def test_a_change_is_a_revision_with_author_reason_and_words(house: House) -> None:
+    before = house.published
+    made = await house.releases.change("digits", release(v2=90, v1=10), ADA, None)
+    assert (made.number, made.actor, made.reason) == (2, "ada", "because")
+    assert any("version 1" in words for words in made.changes)
+    assert house.published > before
+    assert [each.number for each in await house.releases.revisions("digits", 5, None)] == [2, 1]
+
+
+async def test_two_changes_at_once_one_wins(house: House) -> None:
+    outcomes = await asyncio.gather(
+        house.releases.change("digits", release(v1=100), ADA, 1),
+        house.releases.change("digits", release(v3=100), ADA, 1),
+        return_exceptions=True,
+    )
+    assert sorted(type(each).__name__ for each in outcomes) == ["Revision", "RevisionConflict"]
+
+
+async def test_what_a_model_does_not_have_is_refused(house: House) -> None:
+    with pytest.raises(InvalidInput, match="not a version"):
+        await house.releases.change("digits", release(v9=100), ADA, None)
+    with pytest.raises(ModelNotFound):
+        await house.releases.live("nothing")
+    house.ready = {"1", "2"}
+    with pytest.raises(NotReady, match="'3'"):
+        await house.releases.change("digits", release(v3=100), ADA, None)
+    labelled = release(v2=100).model_copy(update={"labels": {"canary": "3"}})
+    with pytest.raises(NotReady, match="labels"):
+        await house.releases.change("digits", labelled, ADA, None)
+    assert (await house.releases.live("digits")).number == 1
+
+
+async def test_rollback_goes_to_the_one_before_or_to_a_named_one(house: House) -> None:
+    await house.releases.change("digits", release(v1=100), ADA, None)
+    await house.releases.change("digits", release(v3=100), ADA, None)
+    back = await house.releases.rollback("digits", None, ADA, 3)
+    assert (back.number, house.weights) == (4, {"1": 100})
+    assert back.reason == "back to revision 2: because"
+    await house.releases.rollback("digits", 1, ADA, None)
+    assert house.weights == {"2": 100}
+    with pytest.raises(RevisionNotFound):
+        await house.releases.rollback("digits", 77, ADA, None)
+    with pytest.raises(RevisionConflict):
+        await house.releases.rollback("digits", 1, ADA, 2)
+
+
+async def test_a_healthy_canary_is_promoted_and_stays(house: House) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+    await house.seconds(1, v2=(50, 0))
+    assert house.weights == {"2": 50, "3": 50}
+    await house.seconds(12, v2=(25, 0), v3=(25, 0))
+    assert house.weights == {"3": 100}
+    assert await house.state() == "promoted"
+    await house.seconds(3, v3=(50, 0))
+    assert house.weights == {"3": 100}
+    actors = [each.actor for each in await house.releases.revisions("digits", 10, None)]
+    assert actors[-1] == "config"
+    assert "rollout" in actors
+
+
+async def test_a_broken_canary_goes_back_by_itself(house: House) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+    await house.seconds(5, v2=(50, 0))
+    assert house.weights == {"2": 50, "3": 50}
+    await house.seconds(4, v2=(25, 0), v3=(25, 25))
+    assert house.weights == {"2": 100}
+    rollout = (await house.releases.rollouts("digits", 1))[0]
+    assert rollout.state == "rolled_back"
+    assert "failed" in rollout.reason
+    assert rollout.evidence["error_rate"]
+    await house.seconds(3, v2=(50, 0))  # the config still asks for 3, and is not asked again
+    assert house.weights == {"2": 100}
+
+
+async def test_a_rollout_survives_a_restart_in_the_middle_of_a_step(house: House) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 6})
+    await house.seconds(2, v2=(50, 0))
+    assert house.weights == {"2": 50, "3": 50}
+    await house.seconds(2, v2=(25, 0), v3=(25, 0))
+    await house.restart()
+    assert house.weights == {"2": 50, "3": 50}
+    assert await house.state() == "progressing"
+    await house.seconds(3, v2=(25, 0), v3=(25, 25))
+    assert house.weights == {"2": 100}
+
+
+async def test_people_steer(house: House) -> None:
+    with pytest.raises(Conflict):
+        await house.releases.steer("digits", "pause", ADA)
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
+    await house.seconds(2, v2=(50, 0))
+    assert (await house.releases.steer("digits", "pause", ADA)).state == "paused"
+    with pytest.raises(Conflict, match="paused"):
+        await house.releases.steer("digits", "pause", ADA)
+    assert (await house.releases.steer("digits", "resume", ADA)).state == "progressing"
+    assert (await house.releases.steer("digits", "promote", ADA)).state == "promoted"
+    assert house.weights == {"3": 100}
+    assert (await house.releases.live("digits")).actor == "ada"
+
+
+async def test_other_weights_end_a_rollout(house: House) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
+    await house.seconds(2, v2=(50, 0))
+    assert await house.state() == "progressing"
+    await house.releases.change("digits", release(v1=100), ADA, None)
+    assert house.weights == {"1": 100}
+    assert await house.state() == "rolled_back"
+    await house.seconds(2, v1=(50, 0))
+    assert house.weights == {"1": 100}
+
+
+async def test_a_rollout_goes_back_also_while_the_database_is_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 4})
+    await house.seconds(7, v2=(50, 0))
+    assert house.weights == {"2": 50, "3": 50}
+    append = ReleaseStore.append
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(ReleaseStore, "append", fail)
+    await house.seconds(4, v2=(25, 0), v3=(25, 25))
+    assert house.weights == {"2": 100}
+    with pytest.raises(StoreUnavailable):
+        await house.releases.change("digits", release(v1=100), ADA, None)
+    monkeypatch.setattr(ReleaseStore, "append", append)
+    await house.seconds(1, v2=(50, 0))
+    assert await house.state() == "rolled_back"
+    assert house.weights == {"2": 100}
+    assert (await house.releases.live("digits")).release.serving == {"2"}
+
+
+async def test_outcomes_make_a_report(house: House) -> None:
+    labelled = {"kind": "label", "output": "logits"}
+    house.deploy(
+        candidates=[{"version": "2", "weight": 50}, {"version": "3", "weight": 50}],
+        outcomes=labelled,
+    )
+    await house.seconds(2)
+    exposures = tuple(
+        Exposure(f"r{n}", VersionKey("digits", "23"[n % 2]), house.now, (n % 2,))
+        for n in range(400)
+    )
+    house.releases.take(IngressReport("other", 1, {}, {}, exposures))
+    house.releases.take(IngressReport("other", 1, {}, {}, exposures))  # delivered twice
+    await house.releases.tick()
+    reported = [Outcome(request_id=f"r{n}", label=1) for n in range(400)]
+    receipts = await house.releases.record("digits", reported)
+    assert {each.status for each in receipts} == {"counted"}
+    again = await house.releases.record("digits", reported[:1])
+    assert again[0].status == "duplicate"
+    report = await house.releases.report("digits")
+    assert report["winner"] == "3"
+    assert [arm["outcomes"] for arm in report["arms"]] == [200, 200]
+    with pytest.raises(InvalidInput, match="label"):
+        await house.releases.record("digits", [Outcome(request_id="x", number=1.0)])
+
+
+async def test_outcomes_nobody_asked_for(house: House) -> None:
+    with pytest.raises(InvalidInput, match="no outcomes"):
+        await house.releases.record("digits", [Outcome(request_id="x", label=1)])
+    with pytest.raises(InvalidInput, match="no outcomes"):
+        await house.releases.report("digits")
+
+
+async def test_disagreements_can_be_read_newest_first(house: House) -> None:
+    two, three = VersionKey("digits", "2"), VersionKey("digits", "3")
+    found = tuple(Disagreement(str(n), two, three, float(n), {"logits": "a|b"}) for n in range(5))
+    house.releases.take(IngressReport("other", 1, {}, {}, (), found))
+    read = await house.releases.disagreements("digits", 2)
+    assert [each["request_id"] for each in read] == ["4", "3"]
+    assert read[0]["shadow"] == "3"
+
+
+async def test_a_version_that_is_gone_takes_the_live_release_with_it(house: House) -> None:
+    await house.releases.change("digits", release(v2=90, v1=10), ADA, None)
+    versions = {name: each for name, each in DIGITS.versions.items() if name != "1"}
+    house.model = DIGITS.model_copy(update={"versions": versions})
+    house.releases.configure({"digits": house.model})
+    await house.releases.tick()
+    assert house.weights == {"2": 100}
+    assert isinstance(house.model, ModelConfig)
