@@ -14,13 +14,15 @@ from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.domain.tensor import BYTES, Array
 from serve_app.errors import ModelFailed
+from serve_app.telemetry.trace import RequestTrace
 from serve_app.testing import FakeGateway, model_route, route_table
 from tests.contract.live_http import LiveServer, compute, live_server, spec
+from tests.contract.test_http_faults import until
 
 VERSION = "x-model-version"
 FALLBACK = "x-model-fallback-from"
 BODY = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
-EVEN = {"weights": {"1": 50, "2": 50}}
+EVEN: dict[str, Any] = {"weights": {"1": 50, "2": 50}}
 
 
 class Versions(FakeGateway):
@@ -77,6 +79,16 @@ class Releases:
         report = self.on_loop(lambda: self.server.dataplane.arms.take("i", 1))
         assert isinstance(report, IngressReport)
         return report
+
+    def finished(self) -> list[tuple[RequestTrace, int, str]]:
+        """What telemetry has heard; a client may have its answer a moment earlier."""
+        found: list[tuple[RequestTrace, int, str]] = self.on_loop(
+            lambda: list(self.server.telemetry.finished)
+        )
+        return found
+
+    def wait_for_shadows(self) -> None:
+        until(lambda: not self.on_loop(lambda: self.server.dataplane.shadows.out))
 
 
 @pytest.fixture
@@ -154,7 +166,7 @@ def test_rules_come_before_the_weights(live: Releases) -> None:
     assert live.infer(path, x_debug="1", x_tenant_id="acme").headers[VERSION] == "3"
     pinned = live.infer("/v2/models/echo/versions/1/infer?cohort=beta")
     assert pinned.headers[VERSION] == "1"
-    arms = [trace.arm for trace, *_ in live.server.telemetry.finished]
+    arms = [trace.arm for trace, *_ in live.finished()]
     assert arms == ["1", "", "1", "", "1", "", ""]
 
 
@@ -165,7 +177,7 @@ def test_a_fallback_says_so(live: Releases, query: str) -> None:
     answer = live.infer(f"/v2/models/echo/infer{query}")
     assert answer.status_code == 200
     assert (answer.headers[VERSION], answer.headers[FALLBACK]) == ("1", "2")
-    trace = live.server.telemetry.finished[-1][0]
+    trace = live.finished()[-1][0]
     assert (trace.arm, trace.fallback_from, trace.version) == ("2", "2", "1")
     pinned = live.infer("/v2/models/echo/versions/2/infer")
     assert pinned.status_code == 500
@@ -201,7 +213,7 @@ def test_embeddings_go_by_the_release_as_well(live: Releases) -> None:
     assert (answer.headers[VERSION], answer.headers[FALLBACK]) == ("1", "2")
 
 
-MIRROR = {
+MIRROR: dict[str, Any] = {
     "weights": {"1": 100},
     "replicas": {"3": 1},
     "mirror": ({"version": "3", "percent": 100},),
@@ -219,7 +231,7 @@ def test_a_shadow_that_never_answers_holds_up_no_client(live: Releases) -> None:
     shadows = live.report().shadows[VersionKey("echo", "3")]
     assert shadows.dropped > 0
     assert (shadows.compared, shadows.failed) == (0, 0)
-    assert [code for *_, code in live.server.telemetry.finished] == ["ok"] * 30
+    assert [code for *_, code in live.finished()] == ["ok"] * 30
 
 
 def test_a_shadow_that_fails_is_heard_of_in_the_report_only(live: Releases) -> None:
@@ -227,10 +239,11 @@ def test_a_shadow_that_fails_is_heard_of_in_the_report_only(live: Releases) -> N
     live.gateway.broken = {"3"}
     for _ in range(10):
         assert live.infer().status_code == 200
+    live.wait_for_shadows()
     report = live.report()
     assert report.shadows[VersionKey("echo", "3")].failed > 0
     assert list(report.arms) == [VersionKey("echo", "1")]
-    protocols = Counter(trace.protocol for trace, *_ in live.server.telemetry.finished)
+    protocols = Counter(trace.protocol for trace, *_ in live.finished())
     assert protocols == {"http": 10}
 
 
@@ -242,6 +255,7 @@ def test_shadows_that_differ_are_reported_with_both_answers(live: Releases) -> N
     live.release(**MIRROR, compare={"kind": "cosine"})
     answer = live.infer(x_request_id="mine")
     assert answer.json()["outputs"][0]["data"] == [1, 2, 3, 4]
+    live.wait_for_shadows()
     (found,) = live.report().disagreements
     assert found.request_id == "mine"
     assert found.differences == {"x": "row 0: [1, 2, 3, 4] against [-1, -2, -3, -4]"}

@@ -45,7 +45,7 @@ def test_without_arguments_everything_is_measured(
     names = ["digits", "protocols", "large", "minilm", "steady", "startup", "routing"]
     assert asked == [(name, 6.0, 3) for name in names]
     stored = json.loads(Path("docs/reports/bench.json").read_text())
-    assert len(stored["musts"]) == 14
+    assert len(stored["musts"]) == 16
     assert Path("docs/reports/bench.svg").exists()
 
 
