@@ -107,6 +107,23 @@ def startup() -> dict[str, Any]:
     }
 
 
+def routing() -> dict[str, Any]:
+    figures = {
+        "choose_us": 5.0,
+        "count_us": 1.0,
+        "publish_s": 1.0,
+        "publish_change_s": 0.05,
+        "take_s": 1.0,
+        "take_change_s": 0.001,
+    }
+    return {
+        "models": 10_000,
+        "versions": 3,
+        "repeats": 1,
+        **{name: {"median": value, "min": value, "max": value} for name, value in figures.items()},
+    }
+
+
 def results() -> dict[str, Any]:
     return {
         "digits": digits(),
@@ -115,4 +132,5 @@ def results() -> dict[str, Any]:
         "minilm": minilm(),
         "steady": steady(),
         "startup": startup(),
+        "routing": routing(),
     }
