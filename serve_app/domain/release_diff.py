@@ -68,13 +68,9 @@ def _fields(path: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> I
 def _words(value: Any) -> str:
     """A value in few words: what is unset goes unsaid."""
     if isinstance(value, dict):
-        given = (f"{key} {_words(each)}" for key, each in value.items() if each not in (None, {}))
-        return ", ".join(given) or "none"
+        given = {key: each for key, each in value.items() if each not in (None, "", {}, [])}
+        return ", ".join(f"{key} {_words(each)}" for key, each in given.items()) or "none"
     if isinstance(value, list):
-        return (
-            ", ".join(
-                f"({_words(each)})" if isinstance(each, dict) else _words(each) for each in value
-            )
-            or "none"
-        )
+        parts = (f"({_words(each)})" if isinstance(each, dict) else _words(each) for each in value)
+        return ", ".join(parts) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

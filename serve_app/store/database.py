@@ -58,9 +58,12 @@ class Database:
         self._timeout_s = database.timeout_s
         self._engine = _engine(database)
         self._migration: asyncio.Task[None] | None = None
-        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._failure = ""
         self._file = sqlite_file(self._engine.sync_engine)
+        # SQLite ends by itself when it has waited for the lock long enough. To cancel it is no use:
+        # its thread works on, and aiosqlite may wait for that thread when it has ended already.
+        self._cancels = self._file is None
         if self._file is not None:
             event.listen(self._engine.sync_engine, "connect", self._remember_file)
             event.listen(self._engine.sync_engine, "checkout", self._compare_file)
@@ -82,11 +85,16 @@ class Database:
         return await self._run(work, read_only=False)
 
     async def close(self) -> None:
-        """Closes all connections; one that does not answer is left behind."""
-        running = [*self._abandoned, *([self._migration] if self._migration else [])]
-        for task in running:
-            task.cancel()
-        await asyncio.wait([*running, asyncio.create_task(self._engine.dispose())], timeout=GRACE_S)
+        """Ends what is under way, closes all connections; one that hangs is left behind."""
+        running = set(self._running)
+        if self._migration is not None:
+            running.add(self._migration)
+        if self._cancels:
+            for task in running:
+                task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=self._timeout_s)
+        await asyncio.wait({asyncio.create_task(self._engine.dispose())}, timeout=GRACE_S)
 
     async def _run(self, work: Callable[[Connection], T], *, read_only: bool) -> T:
         try:
@@ -117,22 +125,25 @@ class Database:
                     return await connection.run_sync(work)
 
     async def _bounded(self, operation: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """Waits for an operation; one that does not even react to its end is left behind.
+        """Waits for an operation so long; one that does not end by then is left behind.
 
-        It keeps its connection, so that at most a pool full of them can be left.
+        It keeps its connection until it ends, so that at most a pool full of them can be left.
         """
         task = asyncio.create_task(operation)
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         try:
             await asyncio.wait({task}, timeout=timeout_s)
-            if not task.done():
+            if not task.done() and self._cancels:
                 task.cancel()
                 await asyncio.wait({task}, timeout=GRACE_S)
         except asyncio.CancelledError:
-            task.cancel()
+            task.add_done_callback(_forget)
+            if self._cancels:
+                task.cancel()
             raise
         if not task.done() or task.cancelled():
+            task.add_done_callback(_forget)
             where = describe(self._engine.sync_engine)
             raise ClusterError(f"{where}: no answer within {timeout_s:g} s")
         return task.result()
@@ -183,6 +194,12 @@ def _engine(database: DatabaseConfig) -> AsyncEngine:
     )
     keep_rules(engine.sync_engine)
     return engine
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Takes note of an error that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

@@ -28,7 +28,6 @@ from serve_app.domain.arms import Exposure
 from serve_app.domain.control import Outcome, Receipt, ReceiptStatus
 from serve_app.errors import InvalidInput
 from serve_app.store.engine import lock_model
-from serve_app.store.stored import storable
 from serve_app.store.tables import ExposureRow, OutcomeRow
 
 PENDING_S = 60.0
@@ -101,7 +100,8 @@ def record_outcomes(
         InvalidInput: one does not fit its request; nothing is stored.
     """
     lock_model(connection, model)
-    ids = [storable(outcome.request_id) for outcome in outcomes]
+    # No request has such an id, and no database takes a NUL.
+    ids = [outcome.request_id.replace("\0", "\ufffd") for outcome in outcomes]
     known = _exposures(connection, model, ids)
     taken = _taken(connection, model, ids)
     receipts, rows = [], []

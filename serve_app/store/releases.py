@@ -123,6 +123,7 @@ class ReleaseStore:
 
         Raises:
             Conflict: it has ended already.
+            ValueError: its evidence is no JSON; NaN and infinity are not.
         """
         return await self._database.write(partial(rollouts.save, rollout=rollout))
 

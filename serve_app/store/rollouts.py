@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,7 +105,9 @@ def save(connection: Connection, rollout: StoredRollout) -> StoredRollout:
 
     Raises:
         Conflict: it has ended already, or there is no such rollout.
+        ValueError: its evidence is no JSON; NaN and infinity are not.
     """
+    json.dumps(dict(rollout.evidence), allow_nan=False)
     before = connection.execute(
         select(col(RolloutRow.state), col(RolloutRow.step), col(RolloutRow.changed_at))
         .where(col(RolloutRow.id) == rollout.id)
@@ -137,8 +140,8 @@ def save(connection: Connection, rollout: StoredRollout) -> StoredRollout:
 
 
 def unfinished(connection: Connection) -> list[StoredRollout]:
-    """All rollouts that have not ended, by model."""
-    return _all(connection, select(RolloutRow).where(UNFINISHED).order_by(col(RolloutRow.model)))
+    """All rollouts that have not ended."""
+    return _all(connection, select(RolloutRow).where(UNFINISHED))
 
 
 def newest(connection: Connection, model: str, limit: int) -> list[StoredRollout]:

@@ -71,6 +71,7 @@ class RevisionRow(Table, table=True):
     __table_args__ = (
         UniqueConstraint("model", "number"),
         CheckConstraint("number > 0", name="number"),
+        Index(None, "rollout_id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)

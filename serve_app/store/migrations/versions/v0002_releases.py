@@ -88,6 +88,7 @@ def _create_revision() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_revision")),
         sa.UniqueConstraint("model", "number", name=op.f("uq_revision_model_number")),
     )
+    op.create_index(op.f("ix_revision_rollout_id"), "revision", ["rollout_id"])
 
 
 def _create_rollout_event() -> None:
