@@ -26,6 +26,7 @@ LEVELS = {
     "serve_app.context": 0,
     "serve_app.process": 0,
     "serve_app.load_meter": 0,
+    "serve_app.handshake_filter": 0,
     "serve_app.domain": 1,
     "serve_app.config": 2,
     "serve_app.channel": 3,
