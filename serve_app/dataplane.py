@@ -9,7 +9,7 @@ from serve_app.batching import BatchObserver, VersionQueue
 from serve_app.config.ingress import RequestLimits
 from serve_app.context import current_request
 from serve_app.domain.gateway import Gateway
-from serve_app.domain.inference import InferenceRequest, InferenceResult, VersionKey
+from serve_app.domain.inference import InferenceRequest, InferenceResult, Layout, VersionKey
 from serve_app.domain.routing import (
     EMPTY_TABLE,
     ModelRoute,
@@ -177,23 +177,23 @@ class DataPlane:
         trace.version = route.key.version
         if request.version is None:
             trace.arm = trace.version
-        inputs = request.inputs
-        rows, signature = self._check(model, inputs)
-        wanted = _wanted(model, request.outputs) if request.outputs else None
-        trace.rows = rows
+        layout = request.layout or Layout()
+        if layout.model is not model:
+            self._lay_out(layout, model, request)
+        trace.rows = layout.rows
         timeout_s = route.timeout_s
         if request.timeout_s is not None and request.timeout_s < timeout_s:
             timeout_s = request.timeout_s
         queue = self._queues.get(route.key)
         if queue is None:
             queue = self._open(route)
-        ticket = Ticket(self, queue, route.key, wanted, settle)
+        ticket = Ticket(self, queue, route.key, layout.outputs, settle)
         ticket.member = queue.submit(
-            inputs,
-            rows=rows,
-            size=sum([nbytes(array) for array in inputs.values()]),
+            request.inputs,
+            rows=layout.rows,
+            size=layout.size,
             deadline=trace.started + timeout_s,
-            signature=signature,
+            signature=layout.signature,
             trace=trace,
             settle=ticket.settle,
             gather_s=gather_s,
@@ -240,6 +240,15 @@ class DataPlane:
             observe=self._observe,
         )
         return queue
+
+    def _lay_out(self, layout: Layout, model: ModelRoute, request: InferenceRequest) -> None:
+        """Checks a request and notes what every request of its layout has in common."""
+        inputs = request.inputs
+        rows, signature = self._check(model, inputs)
+        outputs = _wanted(model, request.outputs) if request.outputs else None
+        layout.rows, layout.signature, layout.outputs = rows, signature, outputs
+        layout.size = sum([nbytes(array) for array in inputs.values()])
+        layout.model = model
 
     def _check(self, model: ModelRoute, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
         """Checks names, datatypes, shapes and rows; returns rows and the batching signature.

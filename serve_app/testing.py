@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
-from serve_app.domain.routing import BatchingPolicy, Candidate, ModelRoute, RouteTable, VersionRoute
+from serve_app.domain.release import Candidate, Release
+from serve_app.domain.routing import BatchingPolicy, ModelRoute, RouteTable, VersionRoute
 from serve_app.domain.tensor import Array, TensorSpec
 from serve_app.telemetry.trace import RequestTrace
 
@@ -44,8 +46,12 @@ def model_route(
     batching: BatchingPolicy | None = None,
     timeout_s: float = 5.0,
     idempotent: bool = True,
+    **release: Any,
 ) -> ModelRoute:
-    """A model whose outputs mirror its inputs unless given, with version 1 ready."""
+    """A model whose outputs mirror its inputs unless given, with version 1 ready.
+
+    Further fields of the release, such as `sticky` or `mirror`, go by their names.
+    """
     weights = weights or {"1": 100}
     versions = {
         version: VersionRoute(
@@ -65,7 +71,9 @@ def model_route(
         inputs=inputs,
         outputs=inputs if outputs is None else outputs,
         versions=versions,
-        candidates=tuple(Candidate(version=v, weight=w) for v, w in weights.items()),
+        release=Release(
+            candidates=tuple(Candidate(version=v, weight=w) for v, w in weights.items()), **release
+        ),
     )
 
 

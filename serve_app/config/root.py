@@ -13,6 +13,7 @@ from serve_app.config.ingress import IngressConfig
 from serve_app.config.listener import GrpcConfig, HttpConfig, MetricsConfig
 from serve_app.config.model import ModelConfig
 from serve_app.config.schema import Schema
+from serve_app.domain.release import faults
 from serve_app.domain.tensor import Name
 
 GRPC_AGE_JITTER = 1.1
@@ -42,14 +43,9 @@ class Config(Schema):
 
     def _versions(self) -> Iterator[InitErrorDetails]:
         for name, model in self.models.items():
-            declared = ", ".join(model.versions)
-            for position, candidate in enumerate(model.release.candidates):
-                if candidate.version not in model.versions:
-                    yield _problem(
-                        ("models", name, "release", "candidates", position, "version"),
-                        f'"{candidate.version}" is not a version of {name}. Declared: {declared}.',
-                        candidate.version,
-                    )
+            outputs = [spec.name for spec in model.outputs]
+            for place, text in faults(model.release, model.versions, outputs):
+                yield _problem(("models", name, "release", *place), text, None)
             inputs = {spec.name for spec in model.inputs}
             for version, settings in model.versions.items():
                 where = ("models", name, "versions", version)

@@ -22,7 +22,7 @@ from serve_app.http.errors import REQUEST_ID, as_serve_app_error, error_response
 from serve_app.http.exchange import CLOSE, Exchange, Line, send_together, write_head
 from serve_app.http.head import trace_context
 from serve_app.http.v2.infer import InferEndpoint, InferHead, InferTarget, infer_path
-from serve_app.http.v2.infer_answer import AnswerForm, encode_infer
+from serve_app.http.v2.infer_answer import AnswerForm
 from serve_app.public_error import OK
 from serve_app.telemetry.trace import RequestTrace
 
@@ -186,23 +186,22 @@ class InferExchange(Exchange):
 
     def _answer(self, result: InferenceResult, trace: RequestTrace) -> None:
         try:
-            body, described = encode_infer(result, self._form)
+            lines, size, parts = self._endpoint.answers.encode(result, self._form)
         except Exception as exc:
             self._answer_error(exc, trace)
             return
         listener = self._listener
         if listener.draining:
             self.keep_alive = False
-        # Both values are of patterns that hold no line break.
-        head = b"%b%b%d\r\nx-request-id: %b\r\nx-model-version: %b\r\n%b\r\n" % (
+        # An id is of a pattern that holds no line break.
+        head = b"%b%b%d\r\nx-request-id: %b\r\n%b\r\n" % (
             listener.ok,
-            described,
-            len(body),
+            lines,
+            size,
             trace.request_id.encode(),
-            result.version.encode(),
             b"" if self.keep_alive else CLOSE,
         )
-        send_together(self._line.transport, head, body)
+        send_together(self._line.transport, head, parts, size)
         self._endpoint.telemetry.finish(trace, 200, OK)
         self._finish()
 
@@ -218,6 +217,6 @@ class InferExchange(Exchange):
         status, headers, body = error_response(error, path, trace.request_id, trace.version)
         more = () if self.keep_alive else (CLOSE,)
         head = write_head(status, headers, self._listener.date, *more)
-        send_together(self._line.transport, head, body)
+        send_together(self._line.transport, head, [body], len(body))
         self._endpoint.telemetry.finish(trace, status, error.code)
         self._finish()

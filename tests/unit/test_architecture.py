@@ -28,6 +28,7 @@ LEVELS = {
     "serve_app.load_meter": 0,
     "serve_app.handshake_filter": 0,
     "serve_app.domain": 1,
+    "serve_app.evidence": 1,
     "serve_app.config": 2,
     "serve_app.channel": 3,
     "serve_app.predictors": 3,

@@ -18,7 +18,7 @@ from serve_app.http.body import announced_length, read_body
 from serve_app.http.errors import Headers
 from serve_app.http.head import check_media_type, header_timeout_s, shortest
 from serve_app.http.v2.binary_plans import BinaryPlans
-from serve_app.http.v2.infer_answer import HEADER_LENGTH, AnswerForm, encode_infer
+from serve_app.http.v2.infer_answer import HEADER_LENGTH, AnswerForm, InferAnswers
 from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
 
@@ -74,6 +74,7 @@ class InferEndpoint:
         self.dataplane = dataplane
         self.telemetry = telemetry
         self.max_body = http.max_body_bytes
+        self.answers = InferAnswers()
         self._plans = BinaryPlans(limits, http.max_json_depth)
 
     def admit(
@@ -113,7 +114,13 @@ class InferEndpoint:
         if call.timeout_s is not None:
             timeout_s = shortest(timeout_s, call.timeout_s)
         request = InferenceRequest(
-            route.name, head.version, call.inputs, trace.request_id, timeout_s, call.outputs
+            route.name,
+            head.version,
+            call.inputs,
+            trace.request_id,
+            timeout_s,
+            call.outputs,
+            call.layout,
         )
         return request, call.form
 
@@ -139,8 +146,6 @@ class InferEndpoint:
         body = await read_body(receive, fields, self.max_body)
         request, form = self.decode(head, body, trace)
         result = await self.dataplane.infer(request, trace)
-        payload, described = encode_infer(result, form)
-        lines = (described + b"%d" % len(payload)).split(b"\r\n")
-        named = [line.partition(b": ") for line in lines]
-        headers = [(name, value) for name, _, value in named]
-        return [*headers, (b"x-model-version", result.version.encode())], payload
+        lines, size, parts = self.answers.encode(result, form)
+        named = [line.partition(b": ") for line in (lines + b"%d" % size).split(b"\r\n")]
+        return [(name, value) for name, _, value in named], b"".join(parts)

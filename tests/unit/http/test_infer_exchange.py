@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import pytest
 
 from serve_app.domain.inference import InferenceResult, VersionKey
+from serve_app.domain.raw_tensor import Buffer
 from serve_app.domain.tensor import Array
 from serve_app.errors import Overloaded
 from serve_app.http.v2.infer import InferTarget, _target, infer_path, infer_target
-from serve_app.http.v2.infer_answer import AnswerForm, encode_infer
+from serve_app.http.v2.infer_answer import AnswerForm, InferAnswers
 from tests.unit.http.wire import BODY, INFER, Wire, head, request, turns
 
 SLOW = b"/v2/models/slow/infer"
@@ -279,14 +280,18 @@ async def test_an_answer_that_cannot_be_written_is_an_error_of_this_request_alon
 ) -> None:
     calls = 0
 
-    def explode(result: InferenceResult, form: AnswerForm) -> tuple[bytes, bytes]:
+    encode = InferAnswers.encode
+
+    def explode(
+        self: InferAnswers, result: InferenceResult, form: AnswerForm
+    ) -> tuple[bytes, int, list[Buffer]]:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise RuntimeError("secret")
-        return encode_infer(result, form)
+        return encode(self, result, form)
 
-    monkeypatch.setattr("serve_app.http.infer_exchange.encode_infer", explode)
+    monkeypatch.setattr(InferAnswers, "encode", explode)
     wires = [Wire(), Wire()]
     for wire in wires:
         wire.app.infer.dataplane = wires[0].dataplane
