@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
+from serve_app.domain.caller import UNKNOWN, Caller
 from serve_app.domain.tensor import Array
 
 Parameters = Mapping[str, str | int | float | bool]
@@ -48,6 +49,8 @@ class InferenceRequest(NamedTuple):
     """Names of the requested outputs; empty means all."""
     layout: Layout | None = None
     """Shared by requests that differ in their values alone; None: nobody knows of such."""
+    caller: Caller = UNKNOWN
+    """Who sent it, for rules and sticky assignments."""
 
 
 class InferenceResult(NamedTuple):

@@ -132,6 +132,15 @@ class MirrorRoute(NamedTuple):
     """Whether it has traffic of its own, before which mirrored requests must step back."""
 
 
+class Exposing(NamedTuple):
+    """The requests of a model whose outcomes can be reported."""
+
+    output: str
+    """The one whose largest value is the prediction; empty: there is none."""
+    share: float
+    seed: Seed
+
+
 @dataclass(frozen=True)
 class ModelRoute:
     """One model: its signature, its versions, and how traffic is shared among them.
@@ -215,6 +224,16 @@ class ModelRoute:
             )
             for mirror in self.release.mirror
             if (route := self.versions.get(mirror.version)) is not None
+        )
+
+    @cached_property
+    def exposure(self) -> Exposing | None:
+        """Whose outcomes can be reported; None: nobody's."""
+        outcomes = self.release.outcomes
+        if outcomes is None:
+            return None
+        return Exposing(
+            outcomes.output or "", outcomes.sample / 100.0, seed_of("outcomes", self.name)
         )
 
     @cached_property

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from serve_app.context import current_request
-from serve_app.dataplane import Ticket
 from serve_app.domain.inference import InferenceResult
 from serve_app.domain.raw_tensor import Buffer
 from serve_app.domain.request_id import request_id
@@ -25,6 +24,7 @@ from serve_app.http.v2.infer import InferEndpoint, InferHead, InferTarget, infer
 from serve_app.http.v2.infer_answer import AnswerForm
 from serve_app.public_error import OK
 from serve_app.telemetry.trace import RequestTrace
+from serve_app.ticket import Ticket
 
 
 class InferExchange(Exchange):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from serve_app.config.ingress import RequestLimits
-from serve_app.dataplane import DataPlane, Ticket
+from serve_app.dataplane import DataPlane
 from serve_app.domain.inference import InferenceRequest, InferenceResult, Layout
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array, TensorSpec
@@ -28,6 +28,7 @@ from serve_app.errors import (
 )
 from serve_app.telemetry.trace import RequestTrace
 from serve_app.testing import FakeGateway, model_route, route_table
+from serve_app.ticket import Ticket
 
 ROW: Array = np.ones((1, 4), np.float32)
 
