@@ -82,6 +82,10 @@ class DirectGateway:
             self._observe(key, pool.doubt if pool is not None else "no_endpoint")
         return await self._fallback.call(key, batch, timeout_s)
 
+    async def wake(self, key: VersionKey) -> None:
+        """See `serve_app.domain.gateway.Gateway`; a replica that is not there has no channel."""
+        await self._fallback.wake(key)
+
     async def ready(self, timeout_s: float) -> None:
         """Waits until every endpoint has been tried once; for an ingress that starts."""
         links = [link for pool in self._pools.values() for link in pool.links.values()]

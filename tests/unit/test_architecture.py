@@ -37,6 +37,7 @@ LEVELS = {
     "serve_app.store": 3,
     "serve_app.telemetry": 3,
     "serve_app.waiting": 4,
+    "serve_app.waking": 4,
     "serve_app.assembly": 4,
     "serve_app.deadlines": 4,
     "serve_app.pacing": 4,
