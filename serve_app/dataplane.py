@@ -22,8 +22,7 @@ from serve_app.errors import Draining, NotReady, Overloaded, ServeAppError
 from serve_app.inputs import lay_out
 from serve_app.shadow import Shadows
 from serve_app.telemetry.trace import RequestTrace
-from serve_app.ticket import FALLS_BACK, Settled, Ticket
-from serve_app.waiting import Member, settled_already
+from serve_app.ticket import Settled, Ticket
 
 
 class DataPlane:
@@ -152,18 +151,7 @@ class DataPlane:
                 gather_s=gather_s,
             )
         except ServeAppError as error:
-            ticket.member = Member(
-                request.inputs,
-                layout.rows,
-                layout.size,
-                deadline,
-                layout.signature,
-                trace,
-                settled_already,
-            )
-            if not (isinstance(error, FALLS_BACK) and ticket.fall_back(error)):
-                ticket.count_fault(error)
-                raise
+            ticket.refused(error, request.inputs, layout, deadline, trace)
         if model.mirrors and request.version is None:
             ticket.shadows = self.shadows.mirror(model, request, layout, ticket.key, ticket.queue)
         self.in_flight += 1

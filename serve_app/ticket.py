@@ -8,12 +8,13 @@ from typing import Protocol
 
 from serve_app.arms import ArmStatistics
 from serve_app.batching import VersionQueue
-from serve_app.domain.inference import InferenceResult, VersionKey
+from serve_app.domain.inference import InferenceResult, Layout, VersionKey
 from serve_app.domain.routing import Choice, ModelRoute, RouteTable, VersionRoute
 from serve_app.domain.tensor import Array
 from serve_app.errors import ModelFailed, NotReady, Overloaded, ReplicaLost, ServeAppError
 from serve_app.shadow import Shadow
-from serve_app.waiting import Member
+from serve_app.telemetry.trace import RequestTrace
+from serve_app.waiting import Member, settled_already
 
 Settled = Callable[[InferenceResult | None, ServeAppError | None], None]
 """Takes the result of a request or the error that it failed with: exactly one of them is given."""
@@ -81,7 +82,7 @@ class Ticket:
                 outputs, error = None, ModelFailed(f"the model gave no output {missing}")
         if outputs is None or answer is None:
             error = error or ServeAppError()
-            if isinstance(error, FALLS_BACK) and self.fall_back(error):
+            if isinstance(error, FALLS_BACK) and self._fall_back(error):
                 return
             self._plane.in_flight -= 1
             self._fail(error)
@@ -93,16 +94,41 @@ class Ticket:
         for shadow in self.shadows:
             shadow.answered(self.key, outputs)
 
-    def fall_back(self, error: ServeAppError) -> bool:
-        """Hands the request to the release's fallback, within the same deadline.
+    def refused(
+        self,
+        error: ServeAppError,
+        inputs: Mapping[str, Array],
+        layout: Layout,
+        deadline: float,
+        trace: RequestTrace,
+    ) -> None:
+        """The version did not even take the request in.
 
-        Returns:
-            Whether there is one that takes it.
+        Raises:
+            ServeAppError: this error, unless the fallback takes it.
         """
+        rows, size, signature = layout.rows, layout.size, layout.signature
+        self.member = Member(inputs, rows, size, deadline, signature, trace, settled_already)
+        if not (isinstance(error, FALLS_BACK) and self._fall_back(error)):
+            self._count_fault(error)
+            raise error
+
+    def cancel(self) -> None:
+        """Withdraws the request, if it has not been settled: nobody hears of it any more."""
+        if not self.member.done:
+            self._plane.in_flight -= 1
+            if self._arm is not None and self.member.flight is not None:
+                # Whoever gave up waited for so long: a slow arm must not lose its slowest requests.
+                self._plane.arms.count(self._arm, monotonic() - self.member.trace.started)
+            self.queue.withdraw(self.member)
+            self._abandon()
+
+    def _fall_back(self, error: ServeAppError) -> bool:
+        """Hands the request to the fallback, within the same deadline; False: nobody takes it."""
         spare, self._spare = self._spare, None
         if spare is None:
             return False
-        self.count_fault(error)
+        self._count_fault(error)
         member, plane, trace = self.member, self._plane, self.member.trace
         try:
             self.queue = plane.queue(plane.table.version(*spare.key))
@@ -122,25 +148,9 @@ class Ticket:
         self.key = spare.key
         return True
 
-    def count_fault(self, error: ServeAppError) -> None:
-        """Counts a failure for the arm, once: what a fallback makes of it counts for none."""
-        arm, self._arm = self._arm, None
-        if arm is not None and error.status >= 500:
-            self._plane.arms.count_fault(arm)
-
-    def cancel(self) -> None:
-        """Withdraws the request, if it has not been settled: nobody hears of it any more."""
-        if not self.member.done:
-            self._plane.in_flight -= 1
-            if self._arm is not None and self.member.flight is not None:
-                # Whoever gave up waited for so long: a slow arm must not lose its slowest requests.
-                self._plane.arms.count(self._arm, monotonic() - self.member.trace.started)
-            self.queue.withdraw(self.member)
-            self._abandon()
-
     def _fail(self, error: ServeAppError) -> None:
         if error.status >= 500:
-            self.count_fault(error)
+            self._count_fault(error)
         elif self._arm is not None:
             self._plane.arms.count(self._arm, monotonic() - self.member.trace.started)
         self._abandon()
@@ -152,6 +162,12 @@ class Ticket:
         exposing = self._model.exposure
         if exposing is not None:
             arms.expose(exposing, arm, trace.request_id, self.member.rows, outputs)
+
+    def _count_fault(self, error: ServeAppError) -> None:
+        """Counts a failure for the arm, once: what a fallback makes of it counts for none."""
+        arm, self._arm = self._arm, None
+        if arm is not None and error.status >= 500:
+            self._plane.arms.count_fault(arm)
 
     def _abandon(self) -> None:
         for shadow in self.shadows:

@@ -17,7 +17,7 @@ from serve_app.domain.request_id import request_id
 from serve_app.errors import ClientGone, ServeAppError
 from serve_app.http.body import body_too_large
 from serve_app.http.body_intake import LARGE, BodyIntake
-from serve_app.http.errors import REQUEST_ID, as_serve_app_error, error_response
+from serve_app.http.errors import FALLBACK_FROM, REQUEST_ID, as_serve_app_error, error_response
 from serve_app.http.exchange import CLOSE, Exchange, Line, send_together, write_head
 from serve_app.http.head import trace_context
 from serve_app.http.v2.infer import InferEndpoint, InferHead, InferTarget, infer_path
@@ -193,13 +193,16 @@ class InferExchange(Exchange):
         listener = self._listener
         if listener.draining:
             self.keep_alive = False
-        # An id is of a pattern that holds no line break.
+        # Ids and versions are of patterns that hold no line break.
+        more = b"" if self.keep_alive else CLOSE
+        if trace.fallback_from:
+            more += b"%b: %b\r\n" % (FALLBACK_FROM, trace.fallback_from.encode())
         head = b"%b%b%d\r\nx-request-id: %b\r\n%b\r\n" % (
             listener.ok,
             lines,
             size,
             trace.request_id.encode(),
-            b"" if self.keep_alive else CLOSE,
+            more,
         )
         send_together(self._line.transport, head, parts, size)
         self._endpoint.telemetry.finish(trace, 200, OK)

@@ -57,6 +57,10 @@ _STRING = {"type": "string"}
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _MODEL_VERSION = {
     "x-model-version": {"description": "the version that answered", "schema": _STRING},
+    "x-model-fallback-from": {
+        "description": "the version that was chosen, if another one answered",
+        "schema": _STRING,
+    },
 }
 TIMEOUT_HEADER = {
     "name": "x-request-timeout-ms",

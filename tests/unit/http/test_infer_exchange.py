@@ -23,10 +23,13 @@ SLOW = b"/v2/models/slow/infer"
 @pytest.mark.parametrize(
     ("path", "target"),
     [
-        (b"/v2/models/a/infer", ("a", None)),
-        (b"/v2/models/a/infer?b=c&d", ("a", None)),
-        (b"/v2/models/A-z_0.9/versions/1.0/infer", ("A-z_0.9", "1.0")),
-        (b"/v2/models/%b/versions/%b/infer" % (b"m" * 128, b"v" * 128), ("m" * 128, "v" * 128)),
+        (b"/v2/models/a/infer", ("a", None, b"")),
+        (b"/v2/models/a/infer?b=c&d", ("a", None, b"b=c&d")),
+        (b"/v2/models/A-z_0.9/versions/1.0/infer", ("A-z_0.9", "1.0", b"")),
+        (
+            b"/v2/models/%b/versions/%b/infer" % (b"m" * 128, b"v" * 128),
+            ("m" * 128, "v" * 128, b""),
+        ),
         (b"/v2/models/%b/infer" % (b"m" * 129), None),
         (b"/v2/models/%b/infer" % (b"m" * 60_000), None),
         (b"/v2/models/a b/infer", None),
@@ -41,7 +44,7 @@ SLOW = b"/v2/models/slow/infer"
 def test_infer_paths(path: bytes, target: InferTarget | None) -> None:
     assert infer_target(path) == target
     if target is not None:
-        assert path.startswith(infer_path(target).encode())
+        assert path.startswith(infer_path(InferTarget(*target)).encode())
 
 
 def test_long_paths_are_not_remembered() -> None:
