@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from ray import serve
@@ -50,6 +50,7 @@ class ModelRouter:
         self._poll_s = arguments.status_poll_s
         self._settings = RouterSettings()
         self._counts: Counts = {}
+        self._proven: frozenset[str] = frozenset()
         self._facts: dict[VersionKey, Mapping[str, str]] = {}
         self._leases = EndpointLeases()
         self._table = EMPTY_TABLE
@@ -102,8 +103,9 @@ class ModelRouter:
             try:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
+                self._proven = proven(status, self._proven)
                 if self._table.revision or (not building(status) and self._heard_of_all()):
-                    await self._learn_facts()
+                    await self._learn_facts(status)
                     self._compile()
             except Exception:
                 logger.exception("cannot follow the replicas", extra={"action": "watch"})
@@ -129,16 +131,25 @@ class ModelRouter:
         quiet_s = time.monotonic() - self._changed_at
         return self._poll_s if quiet_s < UNREST_S else CALM_FACTOR * self._poll_s
 
-    async def _learn_facts(self) -> None:
+    async def _learn_facts(self, status: ServeStatus) -> None:
         """Asks each version that has become ready once what it knows about itself."""
+        running = {
+            name
+            for name, details in status.applications.items()
+            if details.status == ApplicationStatus.RUNNING
+        }
         ready = {
             key
             for name, model in self._settings.models.items()
             for version in model.versions
             if self._counts.get((application_name(key := VersionKey(name, version)), REPLICA))
         }
-        # A version that went away may come back as another one.
-        self._facts = {key: facts for key, facts in self._facts.items() if key in ready}
+        # A version that went away may come back as another one, one that sleeps does not.
+        self._facts = {
+            key: facts
+            for key, facts in self._facts.items()
+            if key in ready or application_name(key) in running
+        }
         await asyncio.gather(*[self._ask(key) for key in ready - self._facts.keys()])
 
     async def _ask(self, key: VersionKey) -> None:
@@ -160,7 +171,9 @@ class ModelRouter:
 
     def _compile(self) -> None:
         endpoints = self._leases.current(time.monotonic())
-        self._publish(compile_table(self._settings.models, self._counts, self._facts, endpoints))
+        self._publish(
+            compile_table(self._settings.models, self._counts, self._facts, endpoints, self._proven)
+        )
 
     def _publish(self, table: RouteTable) -> None:
         if dataclasses.replace(table, revision=self._table.revision) == self._table:
@@ -187,9 +200,32 @@ def building(status: ServeStatus) -> set[str]:
 
 
 def settled(status: ServeStatus) -> bool:
-    """Whether Serve is done with everything that it was asked for."""
+    """Whether Serve is done with everything that it was asked for, and no replica starts."""
     return all(
-        details.status == ApplicationStatus.RUNNING for details in status.applications.values()
+        details.status == ApplicationStatus.RUNNING
+        and not any(
+            each.replica_states.get(ReplicaState.STARTING, 0)
+            for each in details.deployments.values()
+        )
+        for details in status.applications.values()
+    )
+
+
+def proven(status: ServeStatus, before: frozenset[str]) -> frozenset[str]:
+    """Applications whose replicas have been up and can come up again.
+
+    Those that fail to start cannot: Serve goes on trying for a while, then gives up until somebody
+    asks again.
+
+    Args:
+        status: what Serve says now.
+        before: the last answer, in force for applications that Serve works on.
+    """
+    return frozenset(
+        name
+        for name, details in status.applications.items()
+        if details.status == ApplicationStatus.RUNNING
+        or (details.status == ApplicationStatus.DEPLOYING and name in before)
     )
 
 
@@ -213,12 +249,21 @@ def compile_table(
     counts: Counts,
     facts: Mapping[VersionKey, Mapping[str, str]],
     endpoints: Endpoints | None = None,
+    able: Container[str] = (),
 ) -> RouteTable:
-    """The route table for these models and replica counts, without a revision. Pure."""
+    """The route table, without a revision. Pure.
+
+    Args:
+        models: as configured.
+        counts: their replicas.
+        facts: what replicas say of themselves.
+        endpoints: their channels.
+        able: applications that start a replica when they are asked.
+    """
     return RouteTable(
         revision=0,
         models={
-            name: _model_route(name, model, counts, facts, endpoints or {})
+            name: _model_route(name, model, counts, facts, endpoints or {}, able)
             for name, model in models.items()
         },
         ingresses=max(1, counts.get((GATEWAY, INGRESS), 0)),
@@ -231,6 +276,7 @@ def _model_route(
     counts: Counts,
     facts: Mapping[VersionKey, Mapping[str, str]],
     endpoints: Endpoints,
+    able: Container[str],
 ) -> ModelRoute:
     versions = {}
     for version, settings in model.versions.items():
@@ -246,6 +292,7 @@ def _model_route(
             idempotent=settings.idempotent,
             metadata={**settings.metadata, **facts.get(key, {})},
             endpoints=endpoints.get(key, ()),
+            wakes=settings.replicas.min == 0 and application in able,
         )
     return ModelRoute(
         name=name,

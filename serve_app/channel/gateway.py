@@ -83,8 +83,10 @@ class DirectGateway:
         return await self._fallback.call(key, batch, timeout_s)
 
     async def wake(self, key: VersionKey) -> None:
-        """See `serve_app.domain.gateway.Gateway`; a replica that is not there has no channel."""
-        await self._fallback.wake(key)
+        """See `serve_app.domain.gateway.Gateway`."""
+        pool = self._pools.get(key)
+        if pool is None or not pool.connected:
+            await self._fallback.wake(key)
 
     async def ready(self, timeout_s: float) -> None:
         """Waits until every endpoint has been tried once; for an ingress that starts."""
@@ -150,6 +152,12 @@ class _Pool:
                 self.links[key] = _Link(endpoint)
             else:
                 link.endpoint = endpoint
+
+    @property
+    def connected(self) -> bool:
+        """Whether any replica can be called."""
+        connections = [link.connection for link in self.links.values()]
+        return any(each is not None and each.usable for each in connections)
 
     def choose(self) -> ChannelConnection | None:
         """The usable connection with the fewest calls; None: take the fallback.
