@@ -35,6 +35,7 @@ def as_it_was(cluster: Cluster) -> Iterator[None]:
 def echo(report: dict[str, Any], version: str = "1") -> dict[str, Any]:
     """One version of the echo model in a report of `status`."""
     (model,) = [each for each in report["models"] if each["model"] == "echo"]
+    found: dict[str, Any]
     (found,) = [each for each in model["versions"] if each["version"] == version]
     return found
 
@@ -76,9 +77,7 @@ async def test_a_step_of_load_gets_replicas_within_seconds(
         deadline = time.monotonic() + 40
         while echo(report := await asyncio.to_thread(cluster.status_quietly))["replicas"] < 2:
             assert time.monotonic() < deadline, report
-    print(
-        f"started after {started - stepped:.1f} s, seen to serve after {time.time() - stepped:.1f} s"
-    )
+    print(f"started after {started - stepped:.1f} s, serves after {time.time() - stepped:.1f} s")
     assert report["ready"]
     for answers in (quiet.answers, load.answers):
         assert not answers.wrong
@@ -95,7 +94,9 @@ async def test_none_when_nobody_asks_and_the_first_requests_wait_for_one(
     report = cluster.status()
     assert report["ready"]
     assert "idle (0)" in cluster.run("status").stdout
-    assert httpx.get(f"http://{cluster.http}/v2/models/echo/ready").json()["ready"] is True
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://{cluster.http}/v2/models/echo/ready")
+    assert answer.json()["ready"] is True
     # What sleeps is as it should be: there is nothing to wait for.
     await asyncio.to_thread(cluster.run, "up", overrides=SLEEPER)
     assert not cluster.replicas("echo@1")
@@ -121,16 +122,17 @@ async def test_requests_that_meet_the_last_replica_on_its_way_out_are_answered(
         assert right(await ask(cluster, values), values)
         (replica,) = cluster.replicas("echo@1")
         (path,) = socket_folder().glob(f"{replica.pid}-*.sock")
-        await vanished(path)
+        await asyncio.to_thread(wait_for_its_drain, path)
         await asyncio.sleep(pause_s)
         assert right(await ask(cluster, values), values)
 
 
-async def vanished(path: Path) -> None:
-    """Waits until a replica begins to drain its channel."""
-    async with asyncio.timeout(60):
-        while path.exists():
-            await asyncio.sleep(0.002)
+def wait_for_its_drain(path: Path) -> None:
+    """Waits until a replica takes its socket away, which is where it begins to drain."""
+    deadline = time.monotonic() + 60
+    while path.exists():
+        assert time.monotonic() < deadline, "it does not sleep"
+        time.sleep(0.002)
 
 
 async def test_a_load_that_fails_on_waking_is_said_and_forgotten_when_it_is_mended(
