@@ -52,6 +52,8 @@ def tables(results: Results) -> Iterable[RenderableType]:
         yield _memory_table(results["steady"])
     if "startup" in results:
         yield _startup_table(results["startup"])
+    if "scaling" in results:
+        yield _scaling_table(results["scaling"])
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -132,6 +134,20 @@ def _startup_table(result: Any) -> Table:
     names = {"first": "empty (trains the example models)", "again": "kept"}
     for start, figure in result["first_answer_s"].items():
         table.add_row(names[start], _with_spread(figure, 1))
+    return table
+
+
+def _scaling_table(result: Any) -> Table:
+    table = _table(
+        f"scaling: {result['config']}; a load takes {result['load_s']:g} s",
+        *("what happens", "first answer after, s"),
+    )
+    names = {
+        "second_replica": f"load grows {result['step']:g}-fold: second replica",
+        "wake": "request to a version that sleeps",
+    }
+    for event, figure in result["seconds"].items():
+        table.add_row(names[event], _with_spread(figure, 1))
     return table
 
 

@@ -107,6 +107,20 @@ def startup() -> dict[str, Any]:
     }
 
 
+def scaling() -> dict[str, Any]:
+    return {
+        "config": "a model",
+        "repeats": 1,
+        "load_s": 1.0,
+        "step": 8.0,
+        "seconds": {
+            "second_replica": {"median": 11.0, "min": 9.0, "max": 12.0},
+            "wake": {"median": 5.0, "min": 4.0, "max": 6.0},
+        },
+        "errors": 0,
+    }
+
+
 def results() -> dict[str, Any]:
     return {
         "digits": digits(),
@@ -115,4 +129,5 @@ def results() -> dict[str, Any]:
         "minilm": minilm(),
         "steady": steady(),
         "startup": startup(),
+        "scaling": scaling(),
     }
