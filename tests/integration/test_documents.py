@@ -112,7 +112,7 @@ def test_autoscale(tmp_path: Path) -> None:
     (count,) = [line.split() for line in lines if line.endswith(" answered")]
     assert count[0] == count[2]
     shown = [line.split() for line in lines if line.startswith("slow ")]
-    assert ["2", "/", "0-2"] == shown[0][3:6]
+    assert shown[0][3:6] == ["2", "/", "0-2"]
     assert [each[-2:] for each in shown[1:]] == [["idle", "(0)"]] * 2
     first, hasty = (json.loads(line) for line in lines if line.startswith("{"))
     assert first["outputs"][0]["data"] == [7.0]

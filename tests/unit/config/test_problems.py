@@ -155,7 +155,7 @@ def test_the_longest_value_is_not_quoted_whole(explain: Explain) -> None:
 def test_all_mistakes_are_named_at_once_each_with_its_place(own: Path, explain: Explain) -> None:
     text = MINIMAL_MODEL.format(name="iris").replace('version: "1"', 'version: "7"')
     text = text.replace(
-        "platform: test", "platform: test\n      batch: 3\n      replicas: {min: 0}"
+        "platform: test", "platform: test\n      batch: 3\n      replicas: {min: -1}"
     )
     (own / "model" / "iris.yaml").write_text(text)
     message = explain("model=[iris]", "http.prot=1", "grpc.port=x", "env=nope", config_dir=own)
