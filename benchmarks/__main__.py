@@ -20,6 +20,7 @@ from benchmarks import (
     run_minilm,
     run_protocols,
     run_routing,
+    run_scaling,
     run_startup,
     run_steady,
     run_users,
@@ -41,12 +42,13 @@ ALL: dict[str, Scenario] = {
     "steady": run_steady.run,
     "startup": run_startup.run,
     "routing": run_routing.run,
+    "scaling": run_scaling.run,
 }
 BY_NAME: dict[str, Scenario] = {
     "ingresses": run_variants.ingresses,
     "transports": run_variants.transports,
 }
-WITHOUT_WRK = ("startup", "routing", "users")
+WITHOUT_WRK = ("startup", "routing", "scaling", "users")
 SCENARIOS = ("all", *ALL, *BY_NAME, "users", "profile")
 
 STORED = Path("docs/reports/bench.json")
@@ -65,7 +67,8 @@ scenarios:
   steady      minutes of an open loop at 80% of the capacity: memory and stalls
   startup     from `serve-app up` to the first answer
   routing     releases of 10,000 models: choosing a version, publishing the route table
-  all         the seven above, one after the other
+  scaling     a step of load: until a second replica answers; one that sleeps: until it does
+  all         the eight above, one after the other
   ingresses   1, 2 and 3 ingress replicas
   transports  the direct channel against handle calls
   users       people with different wishes (Locust), every answer checked

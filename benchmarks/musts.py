@@ -220,4 +220,10 @@ MUSTS = (
         lambda result: float(result["publish_s"]["median"]),
         lambda result: 0,
     ),
+    Must(
+        "scaling: load step 1 to 8x, from 1 replica: new one serves, less its load time",
+        *("scaling", "<=", 10, "s"),
+        lambda result: result["seconds"]["second_replica"]["median"] - result["load_s"],
+        lambda result: int(result["errors"]),
+    ),
 )

@@ -54,6 +54,8 @@ def tables(results: Results) -> Iterable[RenderableType]:
         yield _startup_table(results["startup"])
     if "routing" in results:
         yield _routing_table(results["routing"])
+    if "scaling" in results:
+        yield _scaling_table(results["scaling"])
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -151,6 +153,20 @@ def _routing_table(result: Any) -> Table:
     ):
         found = {name: factor * value for name, value in result[figure].items()}
         table.add_row(text, f"{_with_spread(found, 2 if unit == 'µs' else 1)} {unit}")
+    return table
+
+
+def _scaling_table(result: Any) -> Table:
+    table = _table(
+        f"scaling: {result['config']}; a load takes {result['load_s']:g} s",
+        *("what happens", "first answer after, s"),
+    )
+    names = {
+        "second_replica": f"load grows {result['step']:g}-fold: second replica",
+        "wake": "request to a version that sleeps",
+    }
+    for event, figure in result["seconds"].items():
+        table.add_row(names[event], _with_spread(figure, 1))
     return table
 
 

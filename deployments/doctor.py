@@ -76,7 +76,8 @@ def _machine(config: Config, home: Path) -> Iterator[Finding]:
     cores = float(config.cluster.num_cpus or os.cpu_count() or 1)
     wanted = config.ingress.num_cpus * config.ingress.replicas + config.cluster.router_num_cpus
     wanted += sum(
-        version.resources.num_cpus * version.replicas.min
+        # Also those that may sleep: each is loaded once.
+        version.resources.num_cpus * max(1, version.replicas.min)
         for model in config.models.values()
         for version in model.versions.values()
     )

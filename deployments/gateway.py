@@ -87,6 +87,23 @@ class HandleGateway:
         except Exception as error:
             raise _translated(key, error) from error
 
+    async def wake(self, key: VersionKey) -> None:
+        """See `serve_app.domain.gateway.Gateway`.
+
+        A call that waits at a handle is what makes Serve start the first replica.
+        """
+        handle = self._handles.get(key)
+        if handle is None:
+            raise NotReady(f"{key} is not known yet")
+        response = handle.describe.remote()
+        try:
+            await response
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise
+        except Exception as error:
+            raise _translated(key, error) from error
+
 
 def _translated(key: VersionKey, error: Exception) -> ServeAppError:
     """Our error for what a handle call raised.

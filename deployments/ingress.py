@@ -109,7 +109,7 @@ class Ingress:
     async def _take(self, table: RouteTable) -> None:
         """Makes the ways to the replicas ready, then switches the data plane over."""
         routes = [route for model in table.models.values() for route in model.versions.values()]
-        await self._handles.prepare(route.key for route in routes if route.replicas)
+        await self._handles.prepare(route.key for route in routes if route.answers)
         if self._channels is not None:
             self._channels.follow(routes, table.ingresses)
             await self._channels.ready(CONNECT_S)

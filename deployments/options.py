@@ -29,6 +29,9 @@ CONTROLLER_ENVIRONMENT = {
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     "RAY_SERVE_STOP_FAILED_ROLLING_UPDATES": "1",
     "RAY_SERVE_KV_TIMEOUT_S": "10",
+    # After so long Serve says that a replica waits for resources.
+    "RAY_SERVE_SLOW_STARTUP_WARNING_S": "10",
+    "RAY_SERVE_SLOW_STARTUP_WARNING_PERIOD_S": "10",
     "RAY_SERVE_CONTROLLER_METRICS_INCLUDE_HIGH_CARDINALITY_TAGS": "0",
 }
 """Read by the Serve controller when it is first created."""
@@ -37,7 +40,6 @@ COMMON: dict[str, Any] = {
     "health_check_period_s": 5.0,
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": WAIT_LOOP_S,
-    "max_surge_percent": 100,
     # Serve would write a line per handle call; our own log has one per request.
     "logging_config": {"enable_access_log": False},
 }
@@ -49,6 +51,7 @@ def ingress_options(ingress: IngressConfig) -> dict[str, Any]:
         "num_replicas": ingress.replicas,
         "max_ongoing_requests": 1000,
         "graceful_shutdown_timeout_s": ingress.drain_timeout_s + STOP_MARGIN_S,
+        "max_surge_percent": 100,
         "ray_actor_options": {"num_cpus": ingress.num_cpus},
         **COMMON,
     }
@@ -61,6 +64,7 @@ def router_options(config: Config) -> dict[str, Any]:
         "max_ongoing_requests": 10_000,
         # Long polls would hold the old router up; an ingress simply asks the new one.
         "graceful_shutdown_timeout_s": 1.0,
+        "max_surge_percent": 100,
         "ray_actor_options": {"num_cpus": config.cluster.router_num_cpus},
         **COMMON,
     }
@@ -73,6 +77,7 @@ def replica_options(settings: VersionConfig) -> dict[str, Any]:
         # The ingresses keep to the slots; the slack spares a late batch Serve's back-off.
         "max_ongoing_requests": 2 * batching.slots_per_replica + 2,
         "graceful_shutdown_timeout_s": settings.timeouts.drain_s + STOP_MARGIN_S,
+        "max_surge_percent": replicas.max_surge_percent,
         "ray_actor_options": {
             "num_cpus": settings.resources.num_cpus,
             "num_gpus": settings.resources.num_gpus,
@@ -90,6 +95,9 @@ def replica_options(settings: VersionConfig) -> dict[str, Any]:
             "downscale_delay_s": replicas.downscale_delay_s,
             "policy": {"policy_function": "deployments.scaling:batches_in_work"},
         }
+        if not replicas.min:
+            # One that may sleep is loaded once all the same: a deploy shows that it can be.
+            options["autoscaling_config"]["initial_replicas"] = 1
     else:
         options["num_replicas"] = replicas.min
     return options

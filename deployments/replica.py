@@ -38,6 +38,7 @@ class ModelReplica:
         self._host: PredictorHost | None = None
         self._announcer: Announcer | None = None
         self._drain_s = arguments.timeouts.drain_s
+        self._node = ray.get_runtime_context().get_node_id()
         set_up(arguments.log, arguments.home, f"{arguments.model}@{arguments.version}")
         self._stuck_after_s = arguments.timeouts.request_s * STUCK_FACTOR
         async with asyncio.timeout(arguments.timeouts.load_s):
@@ -87,13 +88,7 @@ class ModelReplica:
         """What `deployments.scaling` decides by, averaged since the last call."""
         if self._host is None:
             return {}
-        load = self._host.meter.sample()
-        return {
-            scaling.ONGOING: load.ongoing,
-            scaling.BACKLOG: load.backlog,
-            scaling.UTILISATION: load.utilisation,
-            scaling.QUEUE_DELAY_MS: load.queue_delay_s * 1000.0,
-        }
+        return scaling.stats(self._host.meter.sample(), self._node)
 
     async def __del__(self) -> None:
         """Serve awaits this once after the last handle call, also on a half-built replica."""

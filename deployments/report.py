@@ -9,9 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from deployments.live import listener_url, live
-from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
+from deployments.naming import GATEWAY, INGRESS
 from deployments.rates import Key, Rates, measure
-from deployments.status import deployment_state, states
+from deployments.status import deployment_state, states, version_state
 from deployments.terminal import WIDTH, out, say
 from deployments.up import find_target
 from serve_app.config.model import ModelConfig
@@ -60,13 +60,15 @@ def _versions(
     weights = {item.version: item.weight for item in model.release.candidates}
     versions = []
     for version, settings in model.versions.items():
-        state = deployment_state(details, application_name(VersionKey(name, version)), REPLICA)
+        state = version_state(details, VersionKey(name, version), settings)
         versions.append(
             {
                 "version": version,
                 "traffic_percent": weights.get(version, 0),
                 "ready": state.ready,
+                "idle": state.idle,
                 "replicas": state.running,
+                "replicas_target": state.target,
                 "replicas_min": settings.replicas.min,
                 "replicas_max": settings.replicas.max,
                 "state": state.state,
@@ -91,7 +93,7 @@ def show(report: Report) -> None:
     for model in report["models"]:
         for version in model["versions"]:
             table.add_row(model["model"], *_row(version))
-            if version["message"] and not version["ready"]:
+            if version["message"]:
                 messages.append(f"{model['model']} {version['version']}: {version['message']}")
     out.print(table, width=WIDTH)
     for message in messages:
@@ -117,5 +119,11 @@ def _row(version: Report) -> list[str]:
         f"{version['p50_ms']:.1f}" if busy and version["p50_ms"] is not None else "-",
         f"{version['p99_ms']:.1f}" if busy and version["p99_ms"] is not None else "-",
         f"{version['error_ratio']:.2%}" if busy else "-",
-        "ready" if version["ready"] else version["state"].lower(),
+        _state(version),
     ]
+
+
+def _state(version: Report) -> str:
+    if version["idle"]:
+        return "idle (0)"
+    return "ready" if version["ready"] else str(version["state"]).lower()

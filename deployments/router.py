@@ -49,6 +49,7 @@ class ModelRouter:
         self._poll_s = arguments.status_poll_s
         self._settings = RouterSettings()
         self._counts: Counts = {}
+        self._proven: frozenset[str] = frozenset()
         self._facts: dict[VersionKey, Mapping[str, str]] = {}
         self._leases = EndpointLeases()
         self._compiler = RouteCompiler()
@@ -127,11 +128,12 @@ class ModelRouter:
             await asyncio.sleep(TICK_S)
 
     def _ready(self, model: str) -> frozenset[str]:
-        """The versions of a model that have a ready replica."""
+        """The versions of a model that can answer: with a replica, or asleep and able to wake."""
+        route = self._published.table.models.get(model)
+        if route is None:
+            return frozenset()
         return frozenset(
-            version
-            for version in self._settings.models[model].versions
-            if self._counts.get((application_name(VersionKey(model, version)), REPLICA))
+            name for name, each in route.versions.items() if each.replicas or each.wakes
         )
 
     async def _watch(self) -> None:
@@ -141,9 +143,10 @@ class ModelRouter:
             try:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
+                self._proven = proven(status, self._proven)
                 complete = self._releases.opened and not building(status) and self._heard_of_all()
                 if self._published.table.revision or complete:
-                    await self._learn_facts()
+                    await self._learn_facts(status)
                     self._compile()
             except Exception:
                 logger.exception("cannot follow the replicas", extra={"action": "watch"})
@@ -169,16 +172,25 @@ class ModelRouter:
         quiet_s = time.monotonic() - self._changed_at
         return self._poll_s if quiet_s < UNREST_S else CALM_FACTOR * self._poll_s
 
-    async def _learn_facts(self) -> None:
+    async def _learn_facts(self, status: ServeStatus) -> None:
         """Asks each version that has become ready once what it knows about itself."""
+        running = {
+            name
+            for name, details in status.applications.items()
+            if details.status == ApplicationStatus.RUNNING
+        }
         ready = {
             key
             for name, model in self._settings.models.items()
             for version in model.versions
             if self._counts.get((application_name(key := VersionKey(name, version)), REPLICA))
         }
-        # A version that went away may come back as another one.
-        self._facts = {key: facts for key, facts in self._facts.items() if key in ready}
+        # A version that went away may come back as another one, one that sleeps does not.
+        self._facts = {
+            key: facts
+            for key, facts in self._facts.items()
+            if key in ready or application_name(key) in running
+        }
         await asyncio.gather(*[self._ask(key) for key in ready - self._facts.keys()])
 
     async def _ask(self, key: VersionKey) -> None:
@@ -203,7 +215,9 @@ class ModelRouter:
         models = self._settings.models
         releases = {name: self._releases.release(name) for name in models}
         self._publish(
-            self._compiler.compile(models, releases, self._counts, self._facts, endpoints)
+            self._compiler.compile(
+                models, releases, self._counts, self._facts, endpoints, self._proven
+            )
         )
 
     def _publish(self, table: RouteTable) -> None:
@@ -243,9 +257,32 @@ def building(status: ServeStatus) -> set[str]:
 
 
 def settled(status: ServeStatus) -> bool:
-    """Whether Serve is done with everything that it was asked for."""
+    """Whether Serve is done with everything that it was asked for, and no replica starts."""
     return all(
-        details.status == ApplicationStatus.RUNNING for details in status.applications.values()
+        details.status == ApplicationStatus.RUNNING
+        and not any(
+            each.replica_states.get(ReplicaState.STARTING, 0)
+            for each in details.deployments.values()
+        )
+        for details in status.applications.values()
+    )
+
+
+def proven(status: ServeStatus, before: frozenset[str]) -> frozenset[str]:
+    """Applications whose replicas have been up and can come up again.
+
+    Those that fail to start cannot: Serve goes on trying for a while, then gives up until somebody
+    asks again.
+
+    Args:
+        status: what Serve says now.
+        before: the last answer, in force for applications that Serve works on.
+    """
+    return frozenset(
+        name
+        for name, details in status.applications.items()
+        if details.status == ApplicationStatus.RUNNING
+        or (details.status == ApplicationStatus.DEPLOYING and name in before)
     )
 
 

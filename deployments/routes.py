@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from deployments.endpoints import Endpoints
@@ -20,8 +20,8 @@ Facts = Mapping[VersionKey, Mapping[str, str]]
 
 _NO_FACTS: Mapping[str, str] = {}
 
-_Live = tuple[int, Mapping[str, str], tuple[Endpoint, ...]]
-"""What changes while a version runs: ready replicas, facts, endpoints."""
+_Live = tuple[int, Mapping[str, str], tuple[Endpoint, ...], bool]
+"""What changes while a version runs: ready replicas, facts, endpoints, whether it can wake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,23 @@ class RouteCompiler:
         counts: Counts,
         facts: Facts,
         endpoints: Endpoints,
+        able: Container[str] = (),
     ) -> RouteTable:
-        """The route table for these models, releases and replica counts, without a revision."""
+        """The route table, without a revision.
+
+        Args:
+            models: as configured.
+            releases: that are in force, one of each model.
+            counts: ready replicas.
+            facts: what replicas say of themselves.
+            endpoints: their channels.
+            able: applications that start a replica when they are asked.
+        """
         before = self._compiled
         compiled = self._compiled = {
-            name: _compile(name, model, releases[name], counts, facts, endpoints, before.get(name))
+            name: _compile(
+                name, model, releases[name], counts, facts, endpoints, able, before.get(name)
+            )
             for name, model in models.items()
         }
         return RouteTable(
@@ -72,10 +84,11 @@ def compile_table(
     counts: Counts,
     facts: Facts,
     endpoints: Endpoints | None = None,
+    able: Container[str] = (),
 ) -> RouteTable:
     """The same from nothing, with the desired releases. Pure."""
     releases = {name: model.release for name, model in models.items()}
-    return RouteCompiler().compile(models, releases, counts, facts, endpoints or {})
+    return RouteCompiler().compile(models, releases, counts, facts, endpoints or {}, able)
 
 
 def _compile(
@@ -85,13 +98,19 @@ def _compile(
     counts: Counts,
     facts: Facts,
     endpoints: Endpoints,
+    able: Container[str],
     before: _Compiled | None,
 ) -> _Compiled:
     same = before is not None and before.model is model
     keys = before.keys if before is not None and same else _keys(name, model)
     live = tuple(
         [
-            (counts.get(count_key, 0), facts.get(key, _NO_FACTS), endpoints.get(key, ()))
+            (
+                counts.get(count_key, 0),
+                facts.get(key, _NO_FACTS),
+                endpoints.get(key, ()),
+                count_key[0] in able and model.versions[key.version].replicas.min == 0,
+            )
             for key, count_key in keys
         ]
     )
@@ -119,7 +138,9 @@ def _route(
     live: tuple[_Live, ...],
 ) -> ModelRoute:
     versions = {}
-    for (key, (application, _)), (replicas, facts, endpoints) in zip(keys, live, strict=True):
+    for (key, (application, _)), (replicas, facts, endpoints, wakes) in zip(
+        keys, live, strict=True
+    ):
         settings = model.versions[key.version]
         versions[key.version] = VersionRoute(
             key=key,
@@ -131,6 +152,7 @@ def _route(
             idempotent=settings.idempotent,
             metadata={**settings.metadata, **facts},
             endpoints=endpoints,
+            wakes=wakes,
         )
     return ModelRoute(
         name=name,

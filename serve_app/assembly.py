@@ -1,10 +1,13 @@
-"""One batch out of its members, and errors for members out of its failures."""
+"""One batch out of its members, and out of its result an answer or an error for each of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
-from serve_app.domain.inference import Failure, InferenceBatch
+from serve_app.domain.inference import BatchResult, Failure, InferenceBatch
+from serve_app.domain.tensor import Array
 from serve_app.errors import DeadlineExceeded, InvalidInput, ModelFailed, NotReady, ServeAppError
 from serve_app.waiting import ALONE, Member, WaitingRoom
 
@@ -34,6 +37,48 @@ def assemble(members: list[Member], now: float, room: WaitingRoom) -> InferenceB
         room.rows,
         traceparents if any(traceparents) else (),
     )
+
+
+def deal_out(
+    members: list[Member],
+    result: BatchResult,
+    departed: float,
+    total: int,
+    settle: Callable[[Member, Mapping[str, Array] | None, ServeAppError | None], None],
+) -> None:
+    """Gives each member its rows of the outputs, or its failure.
+
+    Args:
+        members: of the batch, in its order.
+        result: what came back.
+        departed: when the batch left, by `time.monotonic`.
+        total: rows that it had.
+        settle: takes a member with its outputs or its error.
+    """
+    outputs, failures = result.outputs, result.failures
+    alone = len(members) == 1
+    start = 0
+    for index, member in enumerate(members):
+        trace = member.trace
+        trace.queue_s = departed - member.arrived
+        trace.compute_s = result.compute_s
+        trace.batch_rows = total
+        trace.transport = result.transport
+        if failures and (failure := failures.get(index)) is not None:
+            settle(member, None, error_of(failure))
+            continue
+        stop = start + member.rows
+        settle(
+            member,
+            outputs if alone else {name: array[start:stop] for name, array in outputs.items()},
+            None,
+        )
+        start = stop
+
+
+def late(result: BatchResult) -> bool:
+    """Whether a member of the batch was too late to be computed."""
+    return any(failure.code == DeadlineExceeded.code for failure in result.failures.values())
 
 
 def error_of(failure: Failure) -> ServeAppError:

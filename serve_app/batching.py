@@ -15,21 +15,18 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from time import monotonic
 
-from serve_app.assembly import assemble, error_of
+from serve_app.assembly import assemble, deal_out, late
 from serve_app.context import current_request
 from serve_app.deadlines import DeadlineWatch
 from serve_app.domain.gateway import Gateway
 from serve_app.domain.inference import BatchResult, VersionKey
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
-from serve_app.errors import (
-    DeadlineExceeded,
-    ReplicaLost,
-    ServeAppError,
-)
+from serve_app.errors import DeadlineExceeded, ReplicaLost, ServeAppError
 from serve_app.pacing import Pace
 from serve_app.telemetry.trace import RequestTrace
 from serve_app.waiting import Flight, Member, Settle, WaitingRoom, settled_already
+from serve_app.waking import Waker
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +39,8 @@ TOO_LATE = "the deadline of the request passed"
 class VersionQueue:
     """Gathers the requests for one version and sends them as batches.
 
-    Belongs to one event loop. Bounded in rows and bytes; every member has a deadline.
+    Belongs to one event loop. Bounded in rows and bytes; every member has a deadline. While the
+    version sleeps, members wait until it has a replica.
     """
 
     def __init__(
@@ -54,6 +52,7 @@ class VersionQueue:
         slots: int,
         replicas: int = 1,
         idempotent: bool = True,
+        asleep: bool = False,
         observe: BatchObserver | None = None,
     ) -> None:
         self._key = key
@@ -63,6 +62,7 @@ class VersionQueue:
         self._rows_out = 0
         self._idempotent = idempotent
         self._observe = observe
+        self.waker = Waker(key, gateway, asleep, self._woken)
         self._loop = asyncio.get_running_loop()
         self._room = WaitingRoom(policy)
         self._retries: deque[Member] = deque()
@@ -87,11 +87,18 @@ class VersionQueue:
         return self._room.rows >= self._room.policy.max_queue_rows
 
     def follow(
-        self, policy: BatchingPolicy, slots: int, *, replicas: int = 1, idempotent: bool = True
+        self,
+        policy: BatchingPolicy,
+        slots: int,
+        *,
+        replicas: int = 1,
+        idempotent: bool = True,
+        asleep: bool = False,
     ) -> None:
         """Takes over what a new route table says."""
         self._room.policy, self._slots, self._idempotent = policy, slots, idempotent
         self._pace.follow(policy.max_rows, slots, replicas)
+        self.waker.follow(asleep)
         self._schedule()
 
     def submit(
@@ -147,6 +154,8 @@ class VersionQueue:
     def _leave(self, member: Member) -> None:
         """Takes a member out of the room, or out of its batch."""
         self._room.withdraw(member)
+        if self.waker.asleep:
+            self._schedule()
         flight = member.flight
         if flight is not None:
             flight.wanted -= 1
@@ -168,11 +177,12 @@ class VersionQueue:
         if member.flight is not None:
             # Leaving may cancel the batch, which then can say nothing itself.
             self._pace.troubled(member.flight.rows)
-        self._leave(member)
         self._settle(member, None, DeadlineExceeded(TOO_LATE))
+        self._leave(member)
 
     def close(self, error: ServeAppError) -> None:
         """Fails everything that waits; batches in flight end by themselves."""
+        self.waker.stop()
         waiting = [*self._retries, *self._room.clear()]
         self._retries.clear()
         for member in waiting:
@@ -202,9 +212,18 @@ class VersionQueue:
         if not member.done:
             self._settle(member, None, type(error)(*error.args))
 
+    def _woken(self, error: ServeAppError | None) -> None:
+        """A replica can be called, or there will be none."""
+        if error is not None:
+            self.close(error)
+        self._schedule()
+
     def _schedule(self, gather_s: float = 0.0) -> None:
         """Flushes at the end of this turn of the loop, so that its arrivals go together."""
-        if self._flush_handle is None and len(self._flights) < self._useful_slots():
+        if self.waker.asleep:
+            retries = any(not member.done for member in self._retries)
+            self.waker.attend(waiting=retries or self._room.members > 0)
+        elif self._flush_handle is None and len(self._flights) < self._useful_slots():
             self._flush_handle = (
                 self._loop.call_later(gather_s, self._flush)
                 if gather_s
@@ -223,7 +242,9 @@ class VersionQueue:
         if self._hold_timer is not None:
             self._hold_timer.cancel()
             self._hold_timer = None
-        while len(self._flights) < self._slots:
+        if self.waker.asleep:
+            self._schedule()
+        while len(self._flights) < self._slots and not self.waker.asleep:
             members = self._next_members()
             if not members:
                 return
@@ -285,7 +306,9 @@ class VersionQueue:
             result = await self._gateway.call(self._key, batch, max(batch.budgets_s))
             landed = monotonic()
             self._land(flight)
-            self._deliver(members, result, departed, flight.rows)
+            if self._observe is not None:
+                self._observe(self._key, flight.rows, result)
+            deal_out(members, result, departed, flight.rows, self._settle)
             self._learn(flight, len(members), result, landed - departed)
         except ReplicaLost as error:
             self._retry_or_fail(members, error)
@@ -309,10 +332,9 @@ class VersionQueue:
     def _learn(
         self, flight: Flight, members: int, result: BatchResult, round_trip_s: float
     ) -> None:
-        for failure in result.failures.values():
-            if failure.code == DeadlineExceeded.code:
-                self._pace.troubled(flight.rows)
-                return
+        if late(result):
+            self._pace.troubled(flight.rows)
+            return
         self._pace.finished(
             requests=members,
             rows=flight.rows,
@@ -321,31 +343,6 @@ class VersionQueue:
             ahead=flight.ahead,
             waiting=self._room.members,
         )
-
-    def _deliver(
-        self, members: list[Member], result: BatchResult, departed: float, total: int
-    ) -> None:
-        if self._observe is not None:
-            self._observe(self._key, total, result)
-        outputs, failures = result.outputs, result.failures
-        alone = len(members) == 1
-        start = 0
-        for index, member in enumerate(members):
-            trace = member.trace
-            trace.queue_s = departed - member.arrived
-            trace.compute_s = result.compute_s
-            trace.batch_rows = total
-            trace.transport = result.transport
-            if failures and (failure := failures.get(index)) is not None:
-                self._settle(member, None, error_of(failure))
-                continue
-            stop = start + member.rows
-            self._settle(
-                member,
-                outputs if alone else {name: array[start:stop] for name, array in outputs.items()},
-                None,
-            )
-            start = stop
 
     def _retry_or_fail(self, members: list[Member], error: ReplicaLost) -> None:
         """Retries each member once and alone, so that one input cannot kill a replica for all."""

@@ -70,13 +70,15 @@ def _default(model: ModelRoute) -> VersionRoute:
     """The version with most of the traffic, of the ready ones if there are any."""
     candidate = max(
         model.release.candidates,
-        key=lambda each: (model.versions[each.version].replicas > 0, each.weight),
+        key=lambda each: (model.versions[each.version].answers, each.weight),
     )
     return model.versions[candidate.version]
 
 
 def is_ready(dataplane: DataPlane, model: str, version: str | None = None) -> bool:
     """Whether a request for a model, or for one version of it, can be answered now.
+
+    A version that sleeps can: the request that wakes it is held until a replica is up.
 
     Raises:
         ModelNotFound: there is no such model.
@@ -85,7 +87,7 @@ def is_ready(dataplane: DataPlane, model: str, version: str | None = None) -> bo
     if version is None:
         ready = dataplane.table.model(model).ready
     else:
-        ready = dataplane.table.version(model, version).replicas > 0
+        ready = dataplane.table.version(model, version).answers
     return ready and dataplane.ready
 
 
@@ -93,7 +95,7 @@ def index(table: RouteTable, *, only_ready: bool = False) -> Iterator[IndexEntry
     """All versions of all models, or those that are ready."""
     for model in table.models.values():
         for route in model.versions.values():
-            if route.replicas:
+            if route.answers:
                 yield IndexEntry(*route.key, "READY", "")
             elif not only_ready:
                 yield IndexEntry(*route.key, "UNAVAILABLE", "no replica is ready")

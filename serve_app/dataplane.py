@@ -66,13 +66,16 @@ class DataPlane:
             if route is None:
                 del self._queues[key]
                 queue.close(NotReady(f"{key} was removed"))
-            else:
-                queue.follow(
-                    route.batching,
-                    _slots(route, table),
-                    replicas=_replicas(route, table),
-                    idempotent=route.idempotent,
-                )
+                continue
+            if queue.waker.asleep and not route.answers:
+                queue.close(NotReady(f"{key} could not be started"))
+            queue.follow(
+                route.batching,
+                _slots(route, table),
+                replicas=_replicas(route, table),
+                idempotent=route.idempotent,
+                asleep=route.asleep,
+            )
 
     def admit(self, model: str, version: str | None) -> ModelRoute:
         """What can be refused before a request's body is read or decoded.
@@ -186,9 +189,9 @@ class DataPlane:
         """The queue of a version of the table in use.
 
         Raises:
-            NotReady: it has no replica.
+            NotReady: it has no replica, and none can be started.
         """
-        if not route.replicas:
+        if not route.answers:
             raise NotReady(
                 f"version {route.key.version!r} of model {route.key.model!r} is not ready"
             )
@@ -203,6 +206,7 @@ class DataPlane:
             slots=_slots(route, self.table),
             replicas=_replicas(route, self.table),
             idempotent=route.idempotent,
+            asleep=route.asleep,
             observe=self._observe,
         )
         return queue

@@ -39,6 +39,8 @@ class FakeGateway:
         self.compute = compute
         self.delay_s = delay_s
         self.batches: list[tuple[VersionKey, InferenceBatch]] = []
+        self.wakes: list[VersionKey] = []
+        self.awake = asyncio.Event()
 
     async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
         """See `serve_app.domain.gateway.Gateway`."""
@@ -46,6 +48,11 @@ class FakeGateway:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         return BatchResult(self.compute(key, batch.inputs), {}, self.delay_s)
+
+    async def wake(self, key: VersionKey) -> None:
+        """See `serve_app.domain.gateway.Gateway`; returns when `awake` is set."""
+        self.wakes.append(key)
+        await self.awake.wait()
 
 
 def model_route(
@@ -58,6 +65,7 @@ def model_route(
     batching: BatchingPolicy | None = None,
     timeout_s: float = 5.0,
     idempotent: bool = True,
+    wakes: bool = False,
     **release: Any,
 ) -> ModelRoute:
     """A model whose outputs mirror its inputs unless given, with version 1 ready.
@@ -74,6 +82,7 @@ def model_route(
             timeout_s=timeout_s,
             replicas=(replicas or {}).get(version, 1),
             idempotent=idempotent,
+            wakes=wakes,
         )
         for version in {**weights, **(replicas or {})}
     }

@@ -82,6 +82,12 @@ class DirectGateway:
             self._observe(key, pool.doubt if pool is not None else "no_endpoint")
         return await self._fallback.call(key, batch, timeout_s)
 
+    async def wake(self, key: VersionKey) -> None:
+        """See `serve_app.domain.gateway.Gateway`."""
+        pool = self._pools.get(key)
+        if pool is None or not pool.connected:
+            await self._fallback.wake(key)
+
     async def ready(self, timeout_s: float) -> None:
         """Waits until every endpoint has been tried once; for an ingress that starts."""
         links = [link for pool in self._pools.values() for link in pool.links.values()]
@@ -146,6 +152,12 @@ class _Pool:
                 self.links[key] = _Link(endpoint)
             else:
                 link.endpoint = endpoint
+
+    @property
+    def connected(self) -> bool:
+        """Whether any replica can be called."""
+        connections = [link.connection for link in self.links.values()]
+        return any(each is not None and each.usable for each in connections)
 
     def choose(self) -> ChannelConnection | None:
         """The usable connection with the fewest calls; None: take the fallback.

@@ -70,7 +70,13 @@ class ResourcesConfig(Schema):
 class ReplicasConfig(Schema):
     """How many replicas a version runs, and when it gets more."""
 
-    min: int = Field(1, ge=1, le=1024, description="always running")
+    min: int = Field(
+        1,
+        ge=0,
+        le=1024,
+        description="always running; 0: none when quiet, and the first request waits for a load, "
+        "which `timeouts.request_s` has to cover",
+    )
     max: int = Field(1, ge=1, le=1024, description="under load; at least min")
     target_ongoing: float = Field(
         1.5, gt=0, description="batches in work per replica at which another one is started"
@@ -80,6 +86,14 @@ class ReplicasConfig(Schema):
     )
     downscale_delay_s: float = Field(
         60.0, ge=0, description="quiet must last this long before replicas are removed"
+    )
+
+    max_surge_percent: int = Field(
+        100,
+        ge=0,
+        le=100,
+        description="of the replicas, how many new ones may run beside the old ones while a change "
+        "replaces them; 0 stops old ones first, for want of room such as on a GPU",
     )
 
     @model_validator(mode="after")

@@ -27,3 +27,18 @@ class Gateway(Protocol):
             ModelFailed: the call as a whole failed inside the replica.
         """
         ...
+
+    async def wake(self, key: VersionKey) -> None:
+        """Has a replica started if there is none; returns when one can be called.
+
+        It may take as long as a load, or for ever: whoever does not want to wait any longer cancels
+        it. A start that is under way goes on all the same.
+
+        Args:
+            key: the version.
+
+        Raises:
+            ReplicaLost: the replica that was reached died; another one may come.
+            NotReady: none can be started.
+        """
+        ...

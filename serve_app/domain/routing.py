@@ -75,18 +75,30 @@ class VersionRoute(NamedTuple):
     batching: BatchingPolicy
     timeout_s: float
     replicas: int
-    """Replicas that are ready; 0 means that no request may be sent there."""
+    """Replicas that are ready."""
     idempotent: bool = True
     metadata: Mapping[str, str] = {}
     endpoints: tuple[Endpoint, ...] = ()
     """Direct channels of the replicas that have announced one; the others are reached by handle."""
+    wakes: bool = False
+    """Whether a request starts a replica where there is none."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether requests may be sent there."""
+        return self.replicas > 0 or self.wakes
+
+    @property
+    def asleep(self) -> bool:
+        """Whether a request has to wait until a replica has been started for it."""
+        return self.wakes and not self.replicas
 
 
 class Choice(NamedTuple):
     """Who answers a request. Made once per route, not once per request."""
 
     route: VersionRoute
-    """It may have no replica, if nothing else does or if it was asked for."""
+    """It may be one that cannot answer, if nothing else can or if it was asked for."""
     arm: str
     """The same version if the weights chose it; empty if the client or a rule did."""
     spare: VersionRoute | None
@@ -205,7 +217,7 @@ class ModelRoute:
             for candidate in self.release.candidates
             if candidate.weight and (route := self.versions.get(candidate.version)) is not None
         ]
-        return tuple([arm for arm in arms if arm.choice.route.replicas] or arms)
+        return tuple([arm for arm in arms if arm.choice.route.answers] or arms)
 
     @cached_property
     def rules(self) -> tuple[MatchRule, ...]:
@@ -277,13 +289,13 @@ class ModelRoute:
     @property
     def ready(self) -> bool:
         """Whether a request that names no version can be answered."""
-        return any(arm.choice.route.replicas or arm.choice.spare is not None for arm in self.arms)
+        return any(arm.choice.route.answers or arm.choice.spare is not None for arm in self.arms)
 
     def _spare(self, version: str) -> VersionRoute | None:
         """The fallback for a version, if it is another one and ready."""
         fallback = self.release.fallback
         route = None if fallback in (None, version) else self.versions.get(fallback or "")
-        return route if route is not None and route.replicas else None
+        return route if route is not None and route.answers else None
 
 
 def _globs(match: Match) -> Iterator[Glob]:

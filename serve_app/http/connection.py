@@ -18,7 +18,7 @@ from serve_app.http.exchange import CLOSE, Exchange, Line, write_head
 from serve_app.http.infer_exchange import InferExchange
 from serve_app.http.listener_state import ListenerState, Phase
 from serve_app.http.parser import NO_PARSER, framing_head, has_body, new_parser
-from serve_app.http.patience import PhaseWatch, ReaderWatch
+from serve_app.http.patience import PhaseWatch, ReaderWatch, unread_bytes
 from serve_app.http.request_head import asgi_scope, check_head, head_too_large
 from serve_app.http.v2.infer import InferEndpoint, infer_target
 
@@ -356,5 +356,5 @@ class HttpConnection(Line):
         elif phase is Phase.LINGER:
             if not self.transport.get_write_buffer_size():
                 self.transport.abort()
-        else:
+        elif not unread_bytes(self.transport):
             self.transport.close()

@@ -8,6 +8,7 @@ import socket
 
 from serve_app.config.listener import HttpConfig
 from serve_app.errors import ClusterError
+from serve_app.handshake_filter import finish_handshakes
 from serve_app.http.asgi import AsgiApp
 from serve_app.http.connection import HttpConnection
 from serve_app.http.listener_state import ListenerState
@@ -133,12 +134,13 @@ class HttpListener:
         await asyncio.sleep(0)
 
     async def _stop_accepting(self) -> None:
-        """Closes the listening socket, but first takes in whoever waits in its queue.
+        """Closes the listening socket, but first takes in whoever has begun to connect to it.
 
-        The kernel resets connections that are complete but not accepted when their socket closes.
+        The kernel resets connections that are not accepted when their socket closes.
         """
         if self._server is None or self._socket is None:
             return
+        await finish_handshakes(self._socket)
         loop = asyncio.get_running_loop()
         listening = self._socket.dup()
         # asyncio drops connections that it has accepted but not set up when its server closes. So

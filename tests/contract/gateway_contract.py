@@ -251,6 +251,15 @@ class ReplicaContract(GatewayContract):
         first.cancel()
         assert_same((await second).outputs, whole(2))
 
+    async def test_a_version_that_is_served_is_awake(self, served: Served) -> None:
+        async with asyncio.timeout(5.0):
+            await served.gateway.wake(VersionKey("slow", "1"))
+        assert not served.computed()
+
+    async def test_a_version_that_nobody_serves_cannot_be_woken(self, served: Served) -> None:
+        with pytest.raises(NotReady):
+            await served.gateway.wake(VersionKey("nobody", "1"))
+
     async def test_a_version_that_nobody_serves_is_not_ready(self, served: Served) -> None:
         with pytest.raises(NotReady):
             await served.call("no-such-model", batch_of(numbers(1)), timeout_s=1.0)

@@ -41,6 +41,7 @@ MODELS = [
     with_platforms(model_route("canary", weights={"1": 10, "2": 90})),
     with_platforms(model_route("half", weights={"1": 90, "2": 10}, replicas={"1": 0, "2": 1})),
     with_platforms(model_route("cold", replicas={"1": 0, "2": 1})),
+    with_platforms(model_route("sleeping", replicas={"1": 0}, wakes=True)),
 ]
 NAMES = [
     *[(model.name, "") for model in MODELS],

@@ -31,6 +31,9 @@ class Nobody:
     async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
         raise NotReady(f"{key} has no replica yet")
 
+    async def wake(self, key: VersionKey) -> None:
+        raise NotReady(f"{key} cannot be woken")
+
 
 class TestDirectGateway(ReplicaContract):
     @pytest.fixture

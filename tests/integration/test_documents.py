@@ -103,6 +103,22 @@ def test_the_mistake_in_add_a_model_is_described_as_it_reads(tmp_path: Path) -> 
     assert done.stderr.strip() == expected.strip()
 
 
+def test_autoscale(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "home")
+    try:
+        lines = paste(script("docs/howto/autoscale.md"), cluster, tmp_path)
+    finally:
+        cluster.run("down")
+    (count,) = [line.split() for line in lines if line.endswith(" answered")]
+    assert count[0] == count[2]
+    shown = [line.split() for line in lines if line.startswith("slow ")]
+    assert shown[0][3:6] == ["2", "/", "0-2"]
+    assert [each[-2:] for each in shown[1:]] == [["idle", "(0)"]] * 2
+    first, hasty = (json.loads(line) for line in lines if line.startswith("{"))
+    assert first["outputs"][0]["data"] == [7.0]
+    assert (hasty["status"], hasty["code"]) == (504, "deadline_exceeded")
+
+
 def test_the_first_requests_of_the_readme(cluster: Cluster, tmp_path: Path) -> None:
     curl, digit, embedding = paste(script("README.md"), cluster, tmp_path)
     (outputs, *_) = json.loads(curl)["outputs"]

@@ -43,6 +43,9 @@ class Model:
         kept = {name: array[len(failures) :] for name, array in batch.inputs.items()}
         return BatchResult(kept, failures, seconds)
 
+    async def wake(self, key: VersionKey) -> None:
+        raise AssertionError("nothing sleeps here")
+
 
 def queue(model: Model, **options: float) -> VersionQueue:
     policy = BatchingPolicy.model_validate(options)

@@ -124,6 +124,20 @@ def routing() -> dict[str, Any]:
     }
 
 
+def scaling() -> dict[str, Any]:
+    return {
+        "config": "a model",
+        "repeats": 1,
+        "load_s": 1.0,
+        "step": 8.0,
+        "seconds": {
+            "second_replica": {"median": 11.0, "min": 9.0, "max": 12.0},
+            "wake": {"median": 5.0, "min": 4.0, "max": 6.0},
+        },
+        "errors": 0,
+    }
+
+
 def results() -> dict[str, Any]:
     return {
         "digits": digits(),
@@ -133,4 +147,5 @@ def results() -> dict[str, Any]:
         "steady": steady(),
         "startup": startup(),
         "routing": routing(),
+        "scaling": scaling(),
     }

@@ -19,7 +19,7 @@ def test_figures_at_the_limit_keep_every_promise() -> None:
     verdicts = evaluate(results())
     assert [verdict.measured for verdict in verdicts] == [
         *(0.7, 0.9, 1.3, 130, 45, 0.175),
-        *(1.15, 0.5, 3, 0.9, 1.05, 5, 1, 30, 5, 1),
+        *(1.15, 0.5, 3, 0.9, 1.05, 5, 1, 30, 5, 1, 10),
     ]
     assert all(verdict.passed for verdict in verdicts)
     assert len(verdicts) == len(MUSTS)
@@ -63,6 +63,10 @@ def start(measured: Any) -> None:
     measured["startup"]["first_answer_s"]["first"]["median"] = 30.1
 
 
+def second_replica(measured: Any) -> None:
+    measured["scaling"]["seconds"]["second_replica"]["median"] = 11.1
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -81,6 +85,7 @@ def start(measured: Any) -> None:
         (steady("p99_ms", value=5.01), "p99 against the median"),
         (steady("capacity_p50_ms", value=0.99), "median latency at 80%"),
         (start, "first answer"),
+        (second_replica, "new one serves"),
     ],
 )
 def test_a_figure_beyond_the_limit_fails_its_promise_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from benchmarks import binary, grpc_calls, plain_torch, run_routing
 from benchmarks.cluster import CONFIGS, ports
 from benchmarks.errors import BenchmarkError
 from benchmarks.predictors.first_value import FirstValue
+from benchmarks.predictors.process_id import ProcessId
 from benchmarks.run_large import CONNECTIONS, IMAGE_BYTES, SIDES, image
+from benchmarks.run_scaling import LOAD_S, QUIET_RATE
 from benchmarks.run_steady import compare_memory
 from benchmarks.sentences import sentences
 from serve_app.config.load import load_config
@@ -51,6 +54,19 @@ def context(*outputs: str) -> LoadContext:
     x = TensorSpec(name="x", datatype="FP32", shape=(-1, 3, -1, -1))
     declared = tuple(TensorSpec(name=name, datatype="FP32", shape=(-1, 1)) for name in outputs)
     return LoadContext(artifact=None, device="cpu", threads=1, inputs=(x,), outputs=declared)
+
+
+def test_the_paced_model_says_which_process_answers() -> None:
+    (version, sleeper) = load_config(["model=[paced]"], CONFIGS).models["paced"].versions.values()
+    assert version.predictor.arguments == sleeper.predictor.arguments
+    assert version.predictor.arguments["load_s"] == LOAD_S
+    assert (version.replicas.min, version.replicas.max) == (1, 4)
+    assert (sleeper.replicas.min, sleeper.replicas.downscale_delay_s) == (0, 1)
+    assert QUIET_RATE * version.predictor.arguments["delay_s"] < 0.5  # no reason for a second one
+    model = ProcessId(load_s=0.0, delay_s=0.0)
+    model.load(context("process"))
+    found = model.predict({"x": np.zeros((2, 1), np.float32)})["process"]
+    assert found.tolist() == [[os.getpid()], [os.getpid()]]
 
 
 def test_the_trivial_model_returns_the_first_value_of_each_row() -> None:

@@ -73,11 +73,14 @@ class Handles:
     """The fallback: answers -1, and counts."""
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls = self.wakes = 0
 
     async def call(self, key: VersionKey, batch: InferenceBatch, timeout_s: float) -> BatchResult:
         self.calls += 1
         return BatchResult({"x": np.full((1, 1), -1, np.int64)}, {}, 0.0, "handle")
+
+    async def wake(self, key: VersionKey) -> None:
+        self.wakes += 1
 
 
 @contextlib.asynccontextmanager

@@ -63,7 +63,8 @@ def test_a_version_that_is_not_declared(own: Path, explain: Explain) -> None:
         (
             f"{REPLICAS}.maximum=3",
             f'{REPLICAS}.maximum\n  unknown key. Did you mean "max"? '
-            "Allowed: min, max, target_ongoing, upscale_delay_s, downscale_delay_s.",
+            "Allowed: min, max, target_ongoing, upscale_delay_s, downscale_delay_s, "
+            "max_surge_percent.",
         ),
         ("http.port=abc", 'http.port\n  must be a whole number, not "abc".'),
         ("http.port=80.5", "http.port\n  must be a whole number, not 80.5."),
@@ -154,7 +155,7 @@ def test_the_longest_value_is_not_quoted_whole(explain: Explain) -> None:
 def test_all_mistakes_are_named_at_once_each_with_its_place(own: Path, explain: Explain) -> None:
     text = MINIMAL_MODEL.format(name="iris").replace('version: "1"', 'version: "7"')
     text = text.replace(
-        "platform: test", "platform: test\n      batch: 3\n      replicas: {min: 0}"
+        "platform: test", "platform: test\n      batch: 3\n      replicas: {min: -1}"
     )
     (own / "model" / "iris.yaml").write_text(text)
     message = explain("model=[iris]", "http.prot=1", "grpc.port=x", "env=nope", config_dir=own)

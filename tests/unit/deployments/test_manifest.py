@@ -83,6 +83,27 @@ def test_scaling_becomes_serve_s_autoscaling() -> None:
     assert scaled["autoscaling_config"]["target_ongoing_requests"] == 3
 
 
+def test_a_version_that_may_sleep_is_loaded_once_at_its_deploy() -> None:
+    changed = document("models.digits.versions.2.replicas={min: 0, max: 4}")
+    (scaled,) = application(changed, "digits@2")["deployments"]
+    assert scaled["autoscaling_config"]["min_replicas"] == 0
+    assert scaled["autoscaling_config"]["initial_replicas"] == 1
+    changed = document("models.digits.versions.2.replicas={min: 1, max: 4}")
+    (scaled,) = application(changed, "digits@2")["deployments"]
+    assert "initial_replicas" not in scaled["autoscaling_config"]
+
+
+def test_old_replicas_may_have_to_go_first() -> None:
+    (deployment,) = application(document(), "digits@2")["deployments"]
+    assert deployment["max_surge_percent"] == 100
+    changed = document("models.digits.versions.2.replicas.max_surge_percent=0")
+    (deployment,) = application(changed, "digits@2")["deployments"]
+    assert deployment["max_surge_percent"] == 0
+    assert all(
+        each["max_surge_percent"] == 100 for each in application(changed, "gateway")["deployments"]
+    )
+
+
 def test_gpus_reach_ray_whole_or_in_fractions() -> None:
     rendered = document("models.minilm.versions.1.resources.num_gpus=0.5")
     (deployment,) = application(rendered, "minilm@1")["deployments"]

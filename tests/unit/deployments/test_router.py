@@ -23,10 +23,11 @@ from deployments.endpoints import EndpointLeases
 from deployments.naming import GATEWAY, INGRESS, REPLICA
 from deployments.publication import Publication
 from deployments.releases import Releases
-from deployments.router import ModelRouter, building, running_replicas
+from deployments.router import ModelRouter, building, proven, running_replicas
 from deployments.routes import Counts, RouteCompiler, compile_table
 from serve_app.config.cluster import DatabaseConfig
 from serve_app.config.load import load_config
+from serve_app.config.model import ReplicasConfig
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.routing import EMPTY_TABLE, Endpoint
 from serve_app.store.releases import ReleaseStore
@@ -35,12 +36,14 @@ MODELS = load_config(["model=[digits]"]).models
 FACTS = {VersionKey("digits", version): {"accuracy": "0.98"} for version in "123"}
 
 
-def application(status: ApplicationStatus, running: int | None) -> ApplicationStatusOverview:
+def application(
+    status: ApplicationStatus, running: int | None, starting: int = 0
+) -> ApplicationStatusOverview:
     """An application with one deployment, or with none while Serve builds it."""
     deployment = DeploymentStatusOverview(
         status=DeploymentStatus.HEALTHY,
         status_trigger=DeploymentStatusTrigger.UNSPECIFIED,
-        replica_states={ReplicaState.RUNNING: running or 0, ReplicaState.STARTING: 1},
+        replica_states={ReplicaState.RUNNING: running or 0, ReplicaState.STARTING: starting},
         message="",
     )
     return ApplicationStatusOverview(
@@ -96,6 +99,37 @@ def test_tables_can_be_compared_and_are_frozen() -> None:
         first.revision = 5  # type: ignore[misc]
 
 
+def test_a_version_that_may_sleep_wakes_once_it_has_been_up() -> None:
+    version = MODELS["digits"].versions["2"]
+    sleeper = version.model_copy(update={"replicas": ReplicasConfig(min=0)})
+    model = MODELS["digits"].model_copy(update={"versions": {"1": version, "2": sleeper}})
+    table = compile_table({"digits": model}, {}, {}, None, {"digits@1", "digits@2"})
+    assert [route.wakes for route in table.models["digits"].versions.values()] == [False, True]
+    table = compile_table({"digits": model}, {}, {}, None, ())
+    assert not table.models["digits"].versions["2"].wakes
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "expected"),
+    [
+        (ApplicationStatus.RUNNING, False, True),
+        (ApplicationStatus.DEPLOYING, False, False),  # it may not load at all
+        (ApplicationStatus.DEPLOYING, True, True),  # its next one is on its way
+        (ApplicationStatus.UNHEALTHY, True, False),
+        (ApplicationStatus.DEPLOY_FAILED, True, False),
+        (ApplicationStatus.DELETING, True, False),
+    ],
+)
+def test_who_has_been_up_and_can_come_up_again(
+    status: ApplicationStatus, before: bool, expected: bool
+) -> None:
+    found = proven(
+        ServeStatus(applications={"a": application(status, 0)}),
+        frozenset({"a", "gone"} if before else ()),
+    )
+    assert found == ({"a"} if expected else set())
+
+
 async def test_a_fresh_router_tells_nobody_of_its_empty_table() -> None:
     router = object.__new__(ModelRouter)
     router._published = Publication()
@@ -119,6 +153,7 @@ def running_router() -> ModelRouter:
     router = object.__new__(ModelRouter)
     router._settings = RouterSettings(models=MODELS)
     router._counts, router._facts = {("digits@2", REPLICA): 1}, {}
+    router._proven = frozenset()
     router._leases = EndpointLeases()
     router._compiler = RouteCompiler()
     store = ReleaseStore(DatabaseConfig(url="sqlite:////nowhere/state.db"))  # never opened
@@ -175,6 +210,8 @@ async def test_replicas_are_looked_at_rarely_only_while_nothing_changes() -> Non
     router._changed_at -= 60.0
     assert router._pause_s(calm) == 5.0
     assert router._pause_s(moving) == 1.0
+    waking = ServeStatus(applications={"a": application(ApplicationStatus.RUNNING, 0, starting=1)})
+    assert router._pause_s(waking) == 1.0
     assert router._pause_s(None) == 1.0  # Serve did not answer
     await router.announce(KEY, ENDPOINT)
     assert router._stirred.is_set()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from deployments.naming import REPLICA
 from deployments.rates import quantile
-from deployments.status import cause, deployment_state
+from deployments.status import DeploymentState, cause, deployment_state, version_state
+from serve_app.config.load import load_config
+from serve_app.domain.inference import VersionKey
 
 REMOTE = """The deployment failed to start 3 times in a row.
 Error:
@@ -39,6 +42,38 @@ def test_ready_needs_every_replica() -> None:
     assert not deployment_state(account("RUNNING", 1, 2), "a", "D").ready
     assert not deployment_state(account("DEPLOYING", 2, 2), "a", "D").ready
     assert not deployment_state({}, "a", "D").ready
+
+
+def test_a_version_is_ready_with_as_many_replicas_as_it_always_has() -> None:
+    settings = load_config(["model=[digits]"]).models["digits"].versions["2"]
+
+    def state(least: int, running: int, target: int) -> DeploymentState:
+        details = account("RUNNING", running, target)
+        details["applications"]["digits@2"] = details["applications"].pop("a")
+        (deployment,) = details["applications"]["digits@2"]["deployments"].values()
+        details["applications"]["digits@2"]["deployments"] = {REPLICA: deployment}
+        replicas = settings.replicas.model_copy(update={"min": least})
+        changed = settings.model_copy(update={"replicas": replicas})
+        return version_state(details, VersionKey("digits", "2"), changed)
+
+    assert state(1, running=1, target=3).ready  # two more come for the load
+    assert not state(2, running=1, target=2).ready
+    assert not state(1, running=0, target=1).ready
+    assert (state(0, running=0, target=0).ready, state(0, running=0, target=0).idle) == (True, True)
+    assert not state(0, running=1, target=1).idle
+
+
+def test_a_replica_that_waits_for_resources_is_described_in_one_line() -> None:
+    message = (
+        "Deployment 'ModelReplica' in application 'echo@1' has 1 replicas that have taken more "
+        "than 10s to be scheduled. This may be due to waiting for the cluster to auto-scale or for "
+        "a runtime environment to be installed. Resources required for each replica: "
+        '{"CPU": 0.05, "GPU": 0.5}, total resources available: {"CPU": 3.2}. '
+        "Use `ray status` for more details."
+    )
+    assert cause(message) == (
+        '1 replica waits for resources: each needs {"CPU": 0.05, "GPU": 0.5}, free are {"CPU": 3.2}'
+    )
 
 
 def test_only_a_failed_deploy_is_final() -> None:
