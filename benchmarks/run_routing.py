@@ -82,9 +82,10 @@ def measure(models: Mapping[str, ModelConfig], endpoints: Endpoints) -> dict[str
     compiler, publication = RouteCompiler(), Publication()
     counts = {(application_name(key), REPLICA): 1 for key in endpoints}
     facts = {key: {"nodes": "1"} for key in endpoints}
+    releases = {name: model.release for name, model in models.items()}
 
     def publish(seen: int, announcements: Endpoints) -> bytes:
-        table = compiler.compile(models, counts, facts, announcements)
+        table = compiler.compile(models, releases, counts, facts, announcements)
         publication.replace(table, publication.table.revision + 1)
         return pickle.dumps(publication.since(seen), protocol=5)
 

@@ -68,7 +68,7 @@ class RouteCompiler:
         before = self._compiled
         compiled = self._compiled = {
             name: _compile(
-                name, model, releases[name], counts, facts, endpoints, able, before.get(name)
+                (name, model, releases[name]), counts, facts, endpoints, able, before.get(name)
             )
             for name, model in models.items()
         }
@@ -92,15 +92,14 @@ def compile_table(
 
 
 def _compile(
-    name: str,
-    model: ModelConfig,
-    release: Release,
+    named: tuple[str, ModelConfig, Release],
     counts: Counts,
     facts: Facts,
     endpoints: Endpoints,
     able: Container[str],
     before: _Compiled | None,
 ) -> _Compiled:
+    name, model, release = named
     same = before is not None and before.model is model
     keys = before.keys if before is not None and same else _keys(name, model)
     live = tuple(

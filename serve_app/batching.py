@@ -18,9 +18,9 @@ from time import monotonic
 from serve_app.assembly import assemble, deal_out, late
 from serve_app.context import current_request
 from serve_app.deadlines import DeadlineWatch
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.gateway import Gateway
 from serve_app.domain.inference import BatchResult, VersionKey
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
 from serve_app.errors import DeadlineExceeded, ReplicaLost, ServeAppError
 from serve_app.pacing import Pace

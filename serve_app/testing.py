@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.control import (
     Author,
     Outcome,
@@ -19,7 +20,7 @@ from serve_app.domain.control import (
 )
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.domain.release import Candidate, Release
-from serve_app.domain.routing import BatchingPolicy, ModelRoute, RouteTable, VersionRoute
+from serve_app.domain.routing import ModelRoute, RouteTable, VersionRoute
 from serve_app.domain.tensor import Array, TensorSpec
 from serve_app.errors import Conflict, ModelNotFound, RevisionConflict, RevisionNotFound
 from serve_app.telemetry.trace import RequestTrace

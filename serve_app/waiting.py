@@ -9,7 +9,7 @@ from itertools import islice
 from time import monotonic
 from typing import NamedTuple
 
-from serve_app.domain.routing import BatchingPolicy
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.tensor import Array
 from serve_app.errors import Overloaded, PayloadTooLarge, ServeAppError
 from serve_app.telemetry.trace import RequestTrace

@@ -16,8 +16,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from serve_app.config.schema import Schema
 from serve_app.config.secret import without_password
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.release import Release
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Name, TensorSpec
 
 TARGET_PATTERN = r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)+$"

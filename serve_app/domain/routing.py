@@ -15,39 +15,14 @@ from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.domain.assignment import key_of, seed_of, winner
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.caller import TENANT, UNKNOWN, Caller, sticky_value
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.release import Match, Release
 from serve_app.domain.tensor import TensorSpec
 from serve_app.errors import ModelNotFound, NotReady, VersionNotFound
-
-
-class BatchingPolicy(BaseModel):
-    """How requests for one version are gathered into batches in each ingress."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    adaptive: bool = Field(
-        True, description="learn slots, rows and holds from each batch; the numbers here are caps"
-    )
-    max_rows: int = Field(256, ge=1, le=65536, description="most rows in one batch")
-    max_wait_ms: float = Field(
-        0.0,
-        ge=0,
-        le=10_000,
-        description="wait this long for a fuller batch even if a slot is free; 0 leaves it to "
-        "adaptive",
-    )
-    max_queue_rows: int = Field(4096, ge=1, description="rows that may wait; beyond: 503")
-    max_queue_bytes: int = Field(
-        256 * 1024 * 1024, ge=1, description="payload bytes that may wait; beyond: 503"
-    )
-    slots_per_replica: int = Field(
-        2, ge=1, le=64, description="most batches in flight per replica, all ingresses together"
-    )
 
 
 class Endpoint(NamedTuple):

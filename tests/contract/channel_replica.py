@@ -7,8 +7,9 @@ from pathlib import Path
 
 from serve_app.channel.server import ChannelServer
 from serve_app.config.model import PredictorConfig
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import BatchingPolicy, Endpoint, VersionRoute
+from serve_app.domain.routing import Endpoint, VersionRoute
 from serve_app.domain.tensor import TensorSpec
 from serve_app.predictors.host import PredictorHost
 from serve_app.predictors.predictor import LoadContext

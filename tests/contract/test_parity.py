@@ -13,9 +13,9 @@ import pytest
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.bytes_tensor import pack_bytes
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import DTYPES, Array, TensorSpec
 from serve_app.errors import NotReady, Overloaded
 from serve_app.grpc.generated.open_inference_pb2 import ModelInferRequest, ModelInferResponse

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.batching import VersionQueue
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.inference import BatchResult, Failure, InferenceBatch, VersionKey
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
 from serve_app.errors import (
     DeadlineExceeded,

@@ -10,8 +10,8 @@ import pytest
 
 from serve_app.batching import VersionQueue
 from serve_app.deadlines import DeadlineWatch
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.errors import DeadlineExceeded, PayloadTooLarge
 from serve_app.telemetry.trace import RequestTrace
 from serve_app.testing import FakeGateway

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from serve_app.batching import VersionQueue
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.inference import BatchResult, Failure, InferenceBatch, VersionKey
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
 from serve_app.errors import DeadlineExceeded, ModelFailed, ReplicaLost
 from serve_app.telemetry.trace import RequestTrace

@@ -11,8 +11,8 @@ import pytest
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.dataplane import DataPlane
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.inference import InferenceRequest, InferenceResult, Layout
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array, TensorSpec
 from serve_app.errors import (
     DeadlineExceeded,

@@ -12,9 +12,9 @@ import pytest
 from serve_app.config.ingress import RequestLimits
 from serve_app.dataplane import DataPlane
 from serve_app.domain.arms import ArmCounts, IngressReport
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.caller import MetadataCaller
 from serve_app.domain.inference import BatchResult, InferenceBatch, InferenceRequest, VersionKey
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array
 from serve_app.errors import (
     DeadlineExceeded,

@@ -14,8 +14,9 @@ from serve_app.config.ingress import RequestLimits
 from serve_app.dataplane import DataPlane
 from serve_app.domain import comparison
 from serve_app.domain.arms import IngressReport, ShadowCounts
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.inference import BatchResult, InferenceBatch, InferenceRequest, VersionKey
-from serve_app.domain.routing import BatchingPolicy, choose_version
+from serve_app.domain.routing import choose_version
 from serve_app.domain.tensor import Array
 from serve_app.errors import ModelFailed, NotReady, Overloaded, ReplicaLost, ServeAppError
 from serve_app.telemetry.trace import RequestTrace

@@ -12,8 +12,8 @@ import pytest
 from serve_app.batching import VersionQueue
 from serve_app.config.ingress import RequestLimits
 from serve_app.dataplane import DataPlane
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.inference import InferenceRequest, InferenceResult, VersionKey
-from serve_app.domain.routing import BatchingPolicy
 from serve_app.errors import DeadlineExceeded, NotReady, Overloaded, ReplicaLost, ServeAppError
 from serve_app.telemetry.trace import RequestTrace
 from serve_app.testing import FakeGateway, model_route, route_table

@@ -8,7 +8,7 @@ from typing import Any, cast
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
-from serve_app.domain.routing import BatchingPolicy
+from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.tensor import TensorSpec
 from serve_app.http.app import create_app
 from serve_app.http.body_intake import BodyIntake

@@ -56,6 +56,7 @@ def rollout(model: str = "digits") -> RolloutDraft:
         target={"2": 100},
         strategy=Strategy(type="canary", steps=(5,)),
         step_began_at=datetime.fromtimestamp(NOW, UTC),
+        memory={"machine": 1},
     )
 
 
