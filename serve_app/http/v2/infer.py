@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
@@ -52,7 +52,8 @@ def infer_path(target: InferTarget) -> str:
     return f"/v2/models/{model}{pinned}/infer"
 
 
-class InferHead(NamedTuple):
+@dataclass(slots=True)
+class InferHead:
     """What the head of an infer request says."""
 
     route: ModelRoute
