@@ -29,15 +29,9 @@ class AnswerForm(NamedTuple):
     outputs: Mapping[str, bool] = {}
 
 
-class Answer(NamedTuple):
-    """An answer, ready to be sent."""
-
-    lines: bytes
-    """Of the head: what describes the body, up to the value of its length."""
-    size: int
-    """That length."""
-    parts: list[Buffer]
-    """The body: its JSON part, then its blobs."""
+Answer = tuple[bytes, int, list[Buffer]]
+"""Lines of the head that describe the body, up to the value of its length; that length; and the
+body in parts: its JSON, then its blobs."""
 
 
 class InferAnswers:
@@ -63,14 +57,14 @@ class InferAnswers:
             key.append((name, array.dtype, array.shape))
         known = self._remembered.get(tuple(key))
         if known is None:
-            answer = encode_infer(result, form)
+            lines, size, parts = encode_infer(result, form)
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
-            self._remembered[tuple(key)] = (bytes(answer.parts[0]), answer.lines)
-            return answer
+            self._remembered[tuple(key)] = (bytes(parts[0]), lines)
+            return lines, size, parts
         text, lines = known
         parts[0] = text
-        return Answer(lines, size + len(text), parts)
+        return lines, size + len(text), parts
 
 
 def encode_infer(result: InferenceResult, form: AnswerForm) -> Answer:
@@ -81,7 +75,8 @@ def encode_infer(result: InferenceResult, form: AnswerForm) -> Answer:
         ModelFailed: an output is of no known datatype.
     """
     outputs: list[dict[str, Any]] = []
-    blobs: list[Buffer] = []
+    parts: list[Buffer] = [b""]
+    size = 0
     for name, array in result.outputs.items():
         output: dict[str, Any] = {
             "name": name,
@@ -90,7 +85,8 @@ def encode_infer(result: InferenceResult, form: AnswerForm) -> Answer:
         }
         if form.outputs.get(name, form.binary):
             blob = to_raw(array)
-            blobs.append(blob)
+            parts.append(blob)
+            size += len(blob)
             output["parameters"] = {"binary_data_size": len(blob)}
         else:
             output["data"] = array_to_json(array, name)
@@ -101,8 +97,9 @@ def encode_infer(result: InferenceResult, form: AnswerForm) -> Answer:
     answer["outputs"] = outputs
     text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     version = result.version.encode()  # of a pattern that holds no line break
-    lines = _BINARY % (HEADER_LENGTH, len(text), version) if blobs else _JSON % version
-    return Answer(lines, len(text) + sum(map(len, blobs)), [text, *blobs])
+    lines = _JSON % version if len(parts) == 1 else _BINARY % (HEADER_LENGTH, len(text), version)
+    parts[0] = text
+    return lines, size + len(text), parts
 
 
 _JSON = b"content-type: application/json\r\nx-model-version: %b\r\ncontent-length: "
