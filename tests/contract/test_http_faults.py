@@ -482,12 +482,13 @@ def test_a_client_that_pipelines_without_reading_is_bounded(server: LiveServer) 
         greedy.settimeout(1.0)
         sent = 0
         try:
-            for _ in range(2000):
+            # The kernel alone may take some 30 MB in each direction.
+            for _ in range(10_000):
                 greedy.sendall(infer() * 100)
                 sent += 100
         except OSError:
             pass
-        assert sent < 200_000
+        assert sent < 1_000_000
     assert_alive(server)
 
 
