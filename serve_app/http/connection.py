@@ -18,9 +18,10 @@ from serve_app.http.exchange import CLOSE, Exchange, Line, write_head
 from serve_app.http.infer_exchange import InferExchange
 from serve_app.http.listener_state import ListenerState, Phase
 from serve_app.http.parser import NO_PARSER, framing_head, has_body, new_parser
-from serve_app.http.patience import PhaseWatch, ReaderWatch
+from serve_app.http.patience import PhaseWatch
 from serve_app.http.request_head import asgi_scope, check_head, head_too_large
 from serve_app.http.v2.infer import InferEndpoint, infer_target
+from serve_app.listening.patience import ReaderWatch
 
 _HEAD, _BODY, _WORK, _IDLE = Phase.HEAD, Phase.BODY, Phase.WORK, Phase.IDLE
 _MAX_QUEUED = 16
