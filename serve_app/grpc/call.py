@@ -48,7 +48,7 @@ class CallSettings:
 class Call(Stream):
     """Takes the message in; its kinds answer it."""
 
-    __slots__ = ("_recorded", "_message", "head", "settings", "trace")
+    __slots__ = ("_message", "_recorded", "head", "settings", "trace")
 
     def __init__(
         self, outlet: Outlet, stream_id: int, head: CallHead, settings: CallSettings

@@ -327,7 +327,7 @@ class HttpConnection(Line):
         """
         self._discarding = True
         self._watch.enter(Phase.LINGER)
-        self.transport.set_protocol(self)  # if a body was going past the parser, it no longer does
+        self.transport.set_protocol(self)  # a body no longer goes past the parser
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -335,11 +335,7 @@ class HttpConnection(Line):
     # What the listener asks for
 
     def sweep(self, now: float) -> None:
-        """Ends the connection if it has been waiting for too long.
-
-        Args:
-            now: the loop's time.
-        """
+        """Ends the connection if it has been waiting for too long, by the loop's time."""
         if self._watch.expired(now):
             self._time_out()
         if self._reader.expired(now, self.transport.get_write_buffer_size()):

@@ -333,12 +333,13 @@ class Http2Connection(FrameReader, Outlet, asyncio.Protocol, Generic[Head]):
         if self._over:
             return "close", _LINGER_S
         if self.paused:
-            return self._pauses, limits.write_timeout_s
-        if self.awaits_headers:
+            return ("pause", self._pauses), limits.write_timeout_s
+        unfinished = self.unfinished
+        if unfinished or not self._opened:
             limit_s = limits.header_timeout_s
             if self.state.draining and not self._last_id:
                 limit_s = min(limit_s, _DRAIN_S)
-            return ("headers", self._last_id), limit_s
+            return ("frame", unfinished), limit_s
         if self._retiring and not self._final:
             return _FAREWELL, _FAREWELL_S
         return None, float("inf")

@@ -56,7 +56,7 @@ class Limits:
     @property
     def max_decoded_bytes(self) -> int:
         """Header lists above the cap, up to this, cost the stream; larger ones the connection."""
-        return 4 * self.max_header_bytes
+        return 16 * self.max_header_bytes
 
     @property
     def max_block_bytes(self) -> int:

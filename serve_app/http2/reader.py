@@ -45,7 +45,9 @@ class FrameReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._rest = b""  # the beginning of a frame, or of the preface
+        self._rest = bytearray()  # the beginning of a frame, or of the preface
+        self._need = 0  # so long must it be before it is worth a look
+        self._waits = 0  # how often something had to be waited for
         self._opened = False
         self._stream = 0  # whose data is being read
         self._left = 0  # bytes to come of it in this frame
@@ -81,9 +83,12 @@ class FrameReader:
     # How
 
     @property
-    def awaits_headers(self) -> bool:
-        """Whether the preface, or the rest of a header block, is to come."""
-        return not self._opened or self._block_of != 0
+    def unfinished(self) -> int:
+        """Which frame, header block or preface has begun and not ended; 0 if none has.
+
+        The payload of DATA does not count: it is the stream's to wait for.
+        """
+        return self._waits if self._rest or self._block_of or not self._opened else 0
 
     def read(self, data: bytes) -> None:
         """Takes what came.
@@ -92,14 +97,25 @@ class FrameReader:
             ConnectionFault: it breaks the protocol.
         """
         if self._rest:
-            data = self._rest + data
-            self._rest = b""
+            self._rest += data
+            if len(self._rest) < self._need:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
         position = 0
         if not self._opened:
             if not self._open(data):
-                self._rest = data
+                self._rest += data
                 return
             position = len(PREFACE)
+        position, self._need = self._frames(data, position)
+        if position < len(data):
+            self._rest += memoryview(data)[position:]
+            if not self._block_of:  # which would be waited for as a whole
+                self._waits += 1
+
+    def _frames(self, data: bytes, position: int) -> tuple[int, int]:
+        """Reads what is complete; returns where the rest begins, and how long it must become."""
         end = len(data)
         while True:
             if self._left:
@@ -110,7 +126,7 @@ class FrameReader:
                 position += step
             start = position + HEAD_SIZE
             if start > end:
-                break
+                return position, HEAD_SIZE
             high, low, kind, flags, stream = HEAD.unpack_from(data, position)
             length = high << 8 | low
             stream &= LARGEST_NUMBER
@@ -118,13 +134,13 @@ class FrameReader:
             stop = start + length
             if kind == DATA:
                 if flags & PADDED and start == end:
-                    break
+                    return position, HEAD_SIZE + 1
                 position = self._begin_data(data, start, flags, stream, length)
             elif kind in _UNREAD or kind > CONTINUATION:
                 position = start
                 self._skip = length
             elif stop > end:
-                break
+                return position, HEAD_SIZE + length
             else:
                 position = stop
                 payload = data[start:stop]
@@ -134,7 +150,6 @@ class FrameReader:
                     self._go_on(flags, payload)
                 else:
                     self.on_control(kind, flags, stream, payload)
-        self._rest = data[position:]
 
     def _open(self, data: bytes) -> bool:
         """Whether the preface is complete, and SETTINGS follow it as they must."""
@@ -226,6 +241,7 @@ class FrameReader:
             self.on_block(stream, payload, last)
             return
         self._block_of = stream
+        self._waits += 1
         self._block_last = last
         self._block = [payload]
         self._block_size = len(payload)
