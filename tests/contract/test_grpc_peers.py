@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import grpclib
 import numpy as np
@@ -70,16 +71,15 @@ async def _until_idle(server: GrpcServer) -> bool:
             await asyncio.sleep(0.01)
 
 
-async def test_h2load(tmp_path: object) -> None:
+async def test_h2load(tmp_path: Path) -> None:
     program = require_program("h2load", "nghttp2-client")
     message = infer_request().SerializeToString()
-    body = f"{tmp_path}/body"
-    with open(body, "wb") as file:
-        file.write(b"\0" + len(message).to_bytes(4, "big") + message)
+    body = tmp_path / "body"
+    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     async with serving() as server:
         process = await asyncio.create_subprocess_exec(
             program,
-            *("-n", "3000", "-c", "4", "-m", "50", "-d", body),
+            *("-n", "3000", "-c", "4", "-m", "50", "-d", str(body)),
             *("-H", "content-type: application/grpc", "-H", "te: trailers"),
             f"http://{server.address}{METHOD}ModelInfer",
             stdout=asyncio.subprocess.PIPE,
