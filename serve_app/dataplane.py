@@ -150,20 +150,13 @@ class DataPlane:
                 raise Overloaded("the queue of this version is full")
         return route
 
-    def start(
-        self,
-        request: InferenceRequest,
-        trace: RequestTrace,
-        settle: Settled,
-        gather_s: float = 0.0,
-    ) -> Ticket:
+    def start(self, request: InferenceRequest, trace: RequestTrace, settle: Settled) -> Ticket:
         """Takes one request in; `settle` hears how it ends, later and from the event loop.
 
         Args:
             request: what to compute.
             trace: filled in along the way.
             settle: called once with the result or with an error, unless the ticket is cancelled.
-            gather_s: while a batch is out, wait so long for others that are on their way.
 
         Raises:
             RequestError: the request is at fault.
@@ -196,14 +189,11 @@ class DataPlane:
             signature=layout.signature,
             trace=trace,
             settle=ticket.settle,
-            gather_s=gather_s,
         )
         self.in_flight += 1
         return ticket
 
-    async def infer(
-        self, request: InferenceRequest, trace: RequestTrace, gather_s: float = 0.0
-    ) -> InferenceResult:
+    async def infer(self, request: InferenceRequest, trace: RequestTrace) -> InferenceResult:
         """Answers one request, for callers that have a task; cancelling it withdraws the request.
 
         Raises:
@@ -223,7 +213,7 @@ class DataPlane:
             else:
                 answer.set_exception(error or ServeAppError())
 
-        ticket = self.start(request, trace, settle, gather_s)
+        ticket = self.start(request, trace, settle)
         try:
             return await answer
         finally:

@@ -15,10 +15,6 @@ from serve_app.config.model import ModelConfig
 from serve_app.config.schema import Schema
 from serve_app.domain.tensor import Name
 
-GRPC_AGE_JITTER = 1.1
-"""gRPC lets a connection live up to a tenth longer than its maximum age."""
-GRPC_GRACE_S = 2.0
-
 
 class Config(Schema):
     """One deploy: the composed and validated YAML of `configs/`."""
@@ -35,7 +31,7 @@ class Config(Schema):
 
     @model_validator(mode="after")
     def _between_groups(self) -> Config:
-        problems = [*self._versions(), *self._ports(), *self._drain()]
+        problems = [*self._versions(), *self._ports()]
         if problems:
             raise ValidationError.from_exception_data("Config", problems)
         return self
@@ -77,20 +73,6 @@ class Config(Schema):
             for other, taken in ports[:index]:
                 if port == taken:
                     yield _problem((group, "port"), f"{port} is also {other}.port.", port)
-
-    def _drain(self) -> Iterator[InitErrorDetails]:
-        """A stopping ingress serves its gRPC connections until they have aged out."""
-        age_s = self.grpc.max_connection_age_s
-        if not self.grpc.enabled or age_s is None:
-            return
-        needed_s = age_s * GRPC_AGE_JITTER + GRPC_GRACE_S
-        if self.ingress.drain_timeout_s < needed_s:
-            yield _problem(
-                ("ingress", "drain_timeout_s"),
-                f"must be at least {needed_s:g}: gRPC connections live for "
-                f"grpc.max_connection_age_s={age_s:g} and a little more.",
-                self.ingress.drain_timeout_s,
-            )
 
 
 def _problem(loc: tuple[str | int, ...], text: str, value: object) -> InitErrorDetails:
