@@ -24,6 +24,7 @@ from serve_app.errors import ClusterError
 MARK = "SERVE_APP_NODE"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+_KILL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,18 @@ def stop(node: LocalNode, home: Path) -> None:
         with suppress(psutil.NoSuchProcess):
             head.send_signal(signal.SIGTERM)
         psutil.wait_procs([head, *family], timeout=STOP_TIMEOUT_S)
-    stragglers = node.processes()
-    for straggler in stragglers:
-        with suppress(psutil.NoSuchProcess):
-            straggler.kill()
-    psutil.wait_procs(stragglers, timeout=STOP_TIMEOUT_S)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    # Again and again: one that is about to be killed may start another.
+    while (stragglers := node.processes()) and time.monotonic() < deadline:
+        for straggler in stragglers:
+            with suppress(psutil.NoSuchProcess):
+                straggler.kill()
+        psutil.wait_procs(stragglers, timeout=_KILL_S)
+    forget(home)
+
+
+def forget(home: Path) -> None:
+    """Removes what is noted of a node that has ended."""
     (home / "cluster.json").unlink(missing_ok=True)
 
 

@@ -151,6 +151,7 @@ def down(home: Path, timeout_s: float) -> bool:
     with changing(home):
         node = ray_node.find(home)
         if node is None:
+            ray_node.forget(home)  # it may have ended by itself
             return False
         with step("Draining and stopping"):
             if node.head() is not None:

@@ -21,7 +21,7 @@ from serve_app.http.parser import NO_PARSER, framing_head, has_body, new_parser
 from serve_app.http.patience import PhaseWatch
 from serve_app.http.request_head import asgi_scope, check_head, head_too_large
 from serve_app.http.v2.infer import InferEndpoint, infer_target
-from serve_app.listening.patience import ReaderWatch
+from serve_app.listening.patience import ReaderWatch, unread_bytes
 
 _HEAD, _BODY, _WORK, _IDLE = Phase.HEAD, Phase.BODY, Phase.WORK, Phase.IDLE
 _MAX_QUEUED = 16
@@ -353,5 +353,5 @@ class HttpConnection(Line):
         elif phase is Phase.LINGER:
             if not self.transport.get_write_buffer_size():
                 self.transport.abort()
-        else:
+        elif not unread_bytes(self.transport):
             self.transport.close()

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from serve_app.http.connection import HttpConnection
 
 LINGER_S = 2.0
-DRAIN_IDLE_S = 1.0
+DRAIN_IDLE_S = 5.0
+"""So long a connection may have been idle before a drain closes it.
+
+A request that meets the close on its way is lost: nothing that a server can send then would answer
+it, and clients do not repeat a POST on their own. A client that takes turns with its connections
+uses each every second or two; this leaves it the time to, and each answer then ends its connection.
+One that has been silent for longer is unlikely to speak in just that moment. So a drain with such
+connections alone ends at once, and no drain waits longer than this for connections without work.
+"""
 
 
 class Phase(IntEnum):
@@ -58,9 +66,10 @@ class ListenerState:
         self.ok = b"HTTP/1.1 200 OK\r\n" + self.date
 
     def drain(self, timeout_s: float) -> None:
-        """From now on every response ends its connection, and idle ones are closed soon.
+        """From now on every response ends its connection, and idle ones are closed earlier.
 
-        Not at once: a busy client may be sending its next request already.
+        Args:
+            timeout_s: how long the drain may take; idle connections get half of it at most.
         """
         self.draining = True
         idle_s = min(DRAIN_IDLE_S, timeout_s / 2)

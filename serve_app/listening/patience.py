@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import Hashable
 
 
@@ -53,3 +57,15 @@ class ReaderWatch:
         if not unsent or not self._unsent or unsent <= self._unsent // 2:
             self._unsent, self._since = unsent, now
         return unsent > 0 and now - self._since >= self._limit_s
+
+
+def unread_bytes(transport: asyncio.BaseTransport) -> int:
+    """What the client has sent that the loop has not read yet.
+
+    Closing a connection over such bytes would reset it, and lose the request that they begin.
+    """
+    count = bytes(4)
+    return int.from_bytes(
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count),
+        sys.byteorder,
+    )

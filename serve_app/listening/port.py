@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 
 from serve_app.errors import ClusterError
+from serve_app.listening.handshake_filter import finish_handshakes
 
 
 class Port:
@@ -72,12 +73,13 @@ class Port:
         return listening
 
     async def close(self) -> None:
-        """Closes the listening socket, but first takes in whoever waits in its queue.
+        """Closes the listening socket, but first takes in whoever has begun to connect to it.
 
-        The kernel resets connections that are complete but not accepted when their socket closes.
+        The kernel resets connections that are not accepted when their socket closes.
         """
         if self._server is None or self._socket is None:
             return
+        await finish_handshakes(self._socket)
         loop = asyncio.get_running_loop()
         listening = self._socket.dup()
         # asyncio drops connections that it has accepted but not set up when its server closes. So
