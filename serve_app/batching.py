@@ -111,7 +111,6 @@ class VersionQueue:
         signature: Hashable,
         trace: RequestTrace,
         settle: Settle,
-        gather_s: float = 0.0,
     ) -> Member:
         """Adds one request; `settle` hears how it ends, later and from the event loop.
 
@@ -126,7 +125,6 @@ class VersionQueue:
             signature: only members with an equal signature share a batch; `ALONE` shares with none.
             trace: receives queue and compute seconds and the batch's size.
             settle: not called after `withdraw`.
-            gather_s: while a batch is out, the next one may wait so long for more members.
 
         Returns:
             What `withdraw` takes.
@@ -138,8 +136,7 @@ class VersionQueue:
         member = Member(inputs, rows, size, deadline, signature, trace, settle)
         self._room.admit(member)
         self._deadlines.add(member)
-        if self._flush_handle is None:
-            self._schedule(gather_s if self._flights else 0.0)
+        self._schedule()
         return member
 
     def withdraw(self, member: Member) -> None:
@@ -218,17 +215,13 @@ class VersionQueue:
             self.close(error)
         self._schedule()
 
-    def _schedule(self, gather_s: float = 0.0) -> None:
+    def _schedule(self) -> None:
         """Flushes at the end of this turn of the loop, so that its arrivals go together."""
         if self.waker.asleep:
             retries = any(not member.done for member in self._retries)
             self.waker.attend(waiting=retries or self._room.members > 0)
         elif self._flush_handle is None and len(self._flights) < self._useful_slots():
-            self._flush_handle = (
-                self._loop.call_later(gather_s, self._flush)
-                if gather_s
-                else self._loop.call_soon(self._flush)
-            )
+            self._flush_handle = self._loop.call_soon(self._flush)
 
     def _useful_slots(self) -> int:
         """Slots that are worth using now; a retry may have any."""

@@ -102,20 +102,13 @@ class DataPlane:
         queue = None if route is None else self._queues.get(route.key)
         return route is None or (queue is not None and queue.full)
 
-    def start(
-        self,
-        request: InferenceRequest,
-        trace: RequestTrace,
-        settle: Settled,
-        gather_s: float = 0.0,
-    ) -> Ticket:
+    def start(self, request: InferenceRequest, trace: RequestTrace, settle: Settled) -> Ticket:
         """Takes one request in; `settle` hears how it ends, later and from the event loop.
 
         Args:
             request: what to compute.
             trace: filled in along the way.
             settle: called once with the result or with an error, unless the ticket is cancelled.
-            gather_s: while a batch is out, wait so long for others that are on their way.
 
         Raises:
             RequestError: the request is at fault.
@@ -148,7 +141,6 @@ class DataPlane:
                 signature=layout.signature,
                 trace=trace,
                 settle=ticket.settle,
-                gather_s=gather_s,
             )
         except ServeAppError as error:
             ticket.refused(error, request.inputs, layout, deadline, trace)
@@ -157,9 +149,7 @@ class DataPlane:
         self.in_flight += 1
         return ticket
 
-    async def infer(
-        self, request: InferenceRequest, trace: RequestTrace, gather_s: float = 0.0
-    ) -> InferenceResult:
+    async def infer(self, request: InferenceRequest, trace: RequestTrace) -> InferenceResult:
         """Answers one request, for callers that have a task; cancelling it withdraws the request.
 
         Raises:
@@ -179,7 +169,7 @@ class DataPlane:
             else:
                 answer.set_exception(error or ServeAppError())
 
-        ticket = self.start(request, trace, settle, gather_s)
+        ticket = self.start(request, trace, settle)
         try:
             return await answer
         finally:

@@ -18,7 +18,8 @@ machine-readable `code`, and whether repeating the same request can help::
     │   ├── RevisionConflict          412 revision_conflict
     │   ├── PayloadTooLarge           413 payload_too_large
     │   ├── UnsupportedMediaType      415 unsupported_media_type
-    │   └── HeadersTooLarge           431 headers_too_large
+    │   ├── HeadersTooLarge           431 headers_too_large
+    │   └── Unimplemented             501 unimplemented
     ├── Unavailable                   503 UNAVAILABLE, with Retry-After
     │   ├── Overloaded                503 overloaded
     │   ├── NotReady                  503 not_ready
@@ -226,6 +227,19 @@ class HeadersTooLarge(RequestError):
     grpc_status = "RESOURCE_EXHAUSTED"
     code = "headers_too_large"
     title = "Request header fields too large"
+
+
+class Unimplemented(RequestError):
+    """A method, or a way to send it, that this server does not have."""
+
+    status = 501
+    grpc_status = "UNIMPLEMENTED"
+    code = "unimplemented"
+    title = "Not implemented"
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail, field)
+        self.field = field
 
 
 class Unavailable(ServeAppError):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serve_app.domain.batching_policy import BatchingPolicy
+from serve_app.domain.caller import HttpCaller
 from serve_app.domain.control import (
     Author,
     Outcome,
@@ -54,6 +55,12 @@ class FakeGateway:
         """See `serve_app.domain.gateway.Gateway`; returns when `awake` is set."""
         self.wakes.append(key)
         await self.awake.wait()
+
+
+def caller_with(headers: Mapping[str, str], query: str = "") -> HttpCaller:
+    """The sender of a request with these headers, their names in lower case."""
+    fields = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+    return HttpCaller(fields, query.encode())
 
 
 def model_route(

@@ -258,7 +258,8 @@ def read_call(frame: Frame, maps: SegmentMaps | None = None) -> tuple[InferenceB
         header.traceparents,
     )
     now = monotonic()
-    return batch, header.sent_at if 0.0 <= now - header.sent_at < _LONGEST_AGE_S else now
+    possible = max(0.0, now - _LONGEST_AGE_S) <= header.sent_at <= now
+    return batch, header.sent_at if possible else now
 
 
 def read_result(frame: Frame, transport: str) -> BatchResult:

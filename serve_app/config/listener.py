@@ -44,19 +44,34 @@ class HttpConfig(Schema):
 
 
 class GrpcConfig(Schema):
-    """The gRPC listener."""
+    """The gRPC listener. Several ingress replicas of a node share the port."""
 
     enabled: bool = True
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8001, ge=1, le=65535)
-    max_message_bytes: int = Field(64 * MIB, ge=1024, description="of one request")
+    max_connections: int = Field(10_000, ge=1, description="open connections per ingress replica")
+    max_message_bytes: int = Field(
+        64 * MIB, ge=1024, description="of one request, decompressed, and of one answer"
+    )
+    max_buffered_bytes: int = Field(
+        1024 * MIB,
+        ge=1024,
+        description="all calls in work and answers not sent, per ingress replica; beyond: "
+        "UNAVAILABLE",
+    )
     max_concurrent_rpcs: int = Field(2048, ge=1, description="per ingress replica")
     max_connection_age_s: float | None = Field(
         10.0,
         gt=0,
-        description="clients connect anew after this long, so that load spreads and a stopping "
-        "ingress loses no request; keep it well below ingress.drain_timeout_s",
+        description="clients connect anew after this long, a tenth more or less, so that load "
+        "spreads over the processes that share the port",
     )
+
+    @model_validator(mode="after")
+    def _largest_message_fits(self) -> Self:
+        if self.max_buffered_bytes < self.max_message_bytes:
+            raise ValueError("max_buffered_bytes must not be below max_message_bytes")
+        return self
 
 
 class MetricsConfig(Schema):

@@ -17,9 +17,6 @@ from serve_app.domain.release import faults
 from serve_app.domain.tensor import Name
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-GRPC_AGE_JITTER = 1.1
-"""gRPC lets a connection live up to a tenth longer than its maximum age."""
-GRPC_GRACE_S = 2.0
 
 
 class Config(Schema):
@@ -37,7 +34,7 @@ class Config(Schema):
 
     @model_validator(mode="after")
     def _between_groups(self) -> Config:
-        problems = [*self._versions(), *self._ports(), *self._drain(), *self._admin()]
+        problems = [*self._versions(), *self._ports(), *self._admin()]
         if problems:
             raise ValidationError.from_exception_data("Config", problems)
         return self
@@ -83,20 +80,6 @@ class Config(Schema):
                 f"must be false where http.host is {self.http.host}: everyone who reaches the port "
                 "could change traffic, as clients are not authenticated yet.",
                 self.http.admin,
-            )
-
-    def _drain(self) -> Iterator[InitErrorDetails]:
-        """A stopping ingress serves its gRPC connections until they have aged out."""
-        age_s = self.grpc.max_connection_age_s
-        if not self.grpc.enabled or age_s is None:
-            return
-        needed_s = age_s * GRPC_AGE_JITTER + GRPC_GRACE_S
-        if self.ingress.drain_timeout_s < needed_s:
-            yield _problem(
-                ("ingress", "drain_timeout_s"),
-                f"must be at least {needed_s:g}: gRPC connections live for "
-                f"grpc.max_connection_age_s={age_s:g} and a little more.",
-                self.ingress.drain_timeout_s,
             )
 
 

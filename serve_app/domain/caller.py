@@ -48,7 +48,7 @@ UNKNOWN = UnknownCaller()
 
 
 class HttpCaller:
-    """The sender of an HTTP request."""
+    """The sender of a request over HTTP/1.1, or of a call over HTTP/2, which has no query."""
 
     __slots__ = ("_fields", "_query")
 
@@ -75,26 +75,6 @@ class HttpCaller:
         """See `Caller`."""
         pairs = parse_qsl(self._query.decode("latin-1"), keep_blank_values=True)
         return next((value for key, value in pairs if key == name), None)
-
-
-class MetadataCaller:
-    """The sender of a call whose metadata are text, as in gRPC; there is no query."""
-
-    __slots__ = ("_metadata",)
-
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        self._metadata = metadata
-
-    def header(self, name: str) -> str | None:
-        """See `Caller`."""
-        return self._metadata.get(name)
-
-    def cookie(self, name: str) -> str | None:
-        """See `Caller`."""
-        return _cookie(self._metadata.get("cookie"), name)
-
-    def query(self, name: str) -> str | None:
-        """See `Caller`."""
 
 
 def sticky_value(by: str, name: str, caller: Caller) -> str | None:

@@ -1,12 +1,14 @@
 """What one inference carries: into the data plane, across the gateway, and back.
 
-Most are named tuples: immutable, cheap to build on the hot path, and picklable. Validation has
-happened before one is made.
+What there is one of per batch is a named tuple: immutable, and picklable. What there is one of per
+request is a data class, which takes half as long to build; nobody changes it all the same.
+Validation has happened before one is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from serve_app.domain.caller import UNKNOWN, Caller
@@ -35,7 +37,8 @@ class Layout:
         """The requested outputs; None means all."""
 
 
-class InferenceRequest(NamedTuple):
+@dataclass(slots=True)
+class InferenceRequest:
     """One request, in whatever protocol it came."""
 
     model: str
@@ -53,7 +56,8 @@ class InferenceRequest(NamedTuple):
     """Who sent it, for rules and sticky assignments."""
 
 
-class InferenceResult(NamedTuple):
+@dataclass(slots=True)
+class InferenceResult:
     """The answer to one request."""
 
     model: str

@@ -12,4 +12,4 @@ def request_id(given: bytes | None) -> str:
     """The client's request id if it is safe to repeat in headers and logs, else a new one."""
     if given is not None and _SAFE.fullmatch(given) is not None:
         return given.decode()
-    return f"{random.getrandbits(128):032x}"
+    return random.randbytes(16).hex()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serve_app.config.ingress import RequestLimits
+from serve_app.domain.caller import UNKNOWN, Caller
 from serve_app.domain.inference import InferenceRequest
 from serve_app.domain.parameters import check_output_parameters, timeout_s
 from serve_app.domain.raw_tensor import Buffer, element_count, from_raw
@@ -20,6 +21,7 @@ def decode_request(
     request_id: str,
     remaining_s: float | None,
     limits: RequestLimits,
+    caller: Caller = UNKNOWN,
 ) -> InferenceRequest:
     """Reads a request.
 
@@ -29,6 +31,7 @@ def decode_request(
         request_id: the id of this call; the message's own `id` is only echoed.
         remaining_s: what is left of the RPC's deadline, if it has one.
         limits: caps on the request.
+        caller: who sends it.
 
     Raises:
         InvalidInput: a field has a value that is not allowed.
@@ -46,6 +49,8 @@ def decode_request(
         request_id,
         deadline_s,
         _wanted(message, limits) if message.outputs else (),
+        None,
+        caller,
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -20,6 +20,7 @@ from serve_app.public_error import public_detail, public_field, retry_delay_s, s
 
 REQUEST_ID = "x-request-id"
 MODEL_VERSION = "x-model-version"
+FALLBACK_FROM = "x-model-fallback-from"
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -30,9 +31,10 @@ into twelve bytes."""
 
 
 class Failure(NamedTuple):
-    """What an RPC is aborted with."""
+    """What an RPC ends with."""
 
-    status: grpc.StatusCode
+    status: int
+    """The number of gRPC's status."""
     detail: str
     trailers: Metadata
 
@@ -45,7 +47,7 @@ def failure(error: ServeAppError, request_id: str, version: str = "") -> Failure
         request_id: echoed.
         version: the version that was chosen, if it came that far.
     """
-    status = grpc.StatusCode[error.grpc_status]
+    status = Code.Value(error.grpc_status)
     detail = _detail(error)
     trailers: list[tuple[str, str | bytes]] = [
         ("code", error.code),
@@ -78,10 +80,10 @@ def _detail(error: ServeAppError) -> str:
     return text if text.isascii() else shortened(text, _MAX_TEXT)
 
 
-def _status(status: grpc.StatusCode, detail: str, details: list[Message]) -> bytes:
+def _status(status: int, detail: str, details: list[Message]) -> bytes:
     packed = []
     for each in details:
         packed.append(Any())
         packed[-1].Pack(each)
-    blob: bytes = Status(code=status.value[0], message=detail, details=packed).SerializeToString()
+    blob: bytes = Status(code=status, message=detail, details=packed).SerializeToString()
     return blob

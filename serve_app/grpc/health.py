@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
-import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from serve_app.dataplane import DataPlane
-from serve_app.errors import Overloaded
-from serve_app.grpc.call import Context, abort, caller
-from serve_app.grpc.servicer import SERVICE
+from serve_app.domain.raw_tensor import Buffer
+from serve_app.errors import Overloaded, RouteNotFound
+from serve_app.grpc import blocks
+from serve_app.grpc.call import Call, CallSettings
+from serve_app.grpc.head import CallHead
+from serve_app.grpc.message import PREFIX_SIZE
+from serve_app.grpc.names import SERVICE
+from serve_app.grpc.unary_call import parse
+from serve_app.http2.outlet import Outlet
+
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _NAMES = ("", SERVICE)
 _MAX_WATCHES = 100
-"""Streams at a time. They last, and share with `Check` what RPCs there may be beside inference."""
+"""Streams at a time: they last."""
 _PERIOD_S = 0.25
-_LAST_WORD_S = 0.05
 
 
 class Health:
@@ -25,72 +31,87 @@ class Health:
 
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
-        self._servicer = health.aio.HealthServicer()
-        self._shown: bool | None = None
+        self._stopped = False
         self._follower: asyncio.Task[None] | None = None
-        self._streams: set[asyncio.Task[None]] = set()
+        self.watches: set[WatchCall] = set()
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """What `grpc.aio.Server` needs to serve it."""
-        request, response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+    def check(self, request: HealthCheckRequest) -> HealthCheckResponse:
+        """What is true now."""
+        if request.service not in _NAMES:
+            raise RouteNotFound(f"there is no service {request.service!r}")
+        return HealthCheckResponse(status=self.status(request.service))
 
-        async def check(message: object, context: object) -> object:
-            await self._refresh()  # a probe must not read what was true a moment ago
-            return await self._servicer.Check(message, context)
+    def status(self, service: str) -> HealthCheckResponse.ServingStatus:
+        """The state of a service, known or not."""
+        if service not in _NAMES:
+            return HealthCheckResponse.SERVICE_UNKNOWN
+        if self._dataplane.ready and not self._stopped:
+            return HealthCheckResponse.SERVING
+        return HealthCheckResponse.NOT_SERVING
 
-        async def watch(message: object, context: Context) -> None:
-            if len(self._streams) >= _MAX_WATCHES:
-                full = Overloaded(f"{_MAX_WATCHES} streams watch already: use Check")
-                await abort(context, full, caller(context).request_id, "")
-            stream = asyncio.create_task(self._servicer.Watch(message, context))
-            self._streams.add(stream)
-            try:
-                await asyncio.wait({stream})
-            finally:
-                self._streams.discard(stream)
-                stream.cancel()
-
-        return grpc.method_handlers_generic_handler(
-            health.SERVICE_NAME,
-            {
-                "Check": grpc.unary_unary_rpc_method_handler(
-                    check, request.FromString, response.SerializeToString
-                ),
-                "Watch": grpc.unary_stream_rpc_method_handler(
-                    watch, request.FromString, response.SerializeToString
-                ),
-            },
-        )
-
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begins to follow the data plane."""
-        await self._refresh()
         self._follower = asyncio.create_task(self._follow())
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Says NOT_SERVING from now on, also to those who watch, and ends their streams.
 
         An open stream would hold its connection for as long as the drain may take.
         """
+        self._stopped = True
         if self._follower is not None:
             self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
-        await self._servicer.enter_graceful_shutdown()
-        await asyncio.sleep(_LAST_WORD_S)
-        for stream in self._streams:
-            stream.cancel()
+        for watch in list(self.watches):
+            watch.tell()
+            watch.leave()
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_PERIOD_S)
-            await self._refresh()
+            for watch in list(self.watches):
+                watch.tell()
 
-    async def _refresh(self) -> None:
-        ready = self._dataplane.ready
-        if ready is self._shown:
-            return
-        self._shown = ready
-        states = health_pb2.HealthCheckResponse
-        for name in _NAMES:
-            await self._servicer.set(name, states.SERVING if ready else states.NOT_SERVING)
+
+class WatchCall(Call):
+    """Hears of every change, until it goes or the server does."""
+
+    __slots__ = ("_health", "_service", "_told")
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        stream_id: int,
+        head: CallHead,
+        settings: CallSettings,
+        health: Health,
+    ) -> None:
+        super().__init__(outlet, stream_id, head, settings)
+        self._health = health
+        self._service = ""
+        self._told = -1
+
+    def on_message(self, message: Buffer) -> None:
+        """See `Call`."""
+        if len(self._health.watches) >= _MAX_WATCHES:
+            raise Overloaded(f"{_MAX_WATCHES} streams watch already: use Check")
+        self._service = parse(HealthCheckRequest, message).service
+        self._health.watches.add(self)
+        self.begin(blocks.RESPONSE)
+        self.tell()
+
+    def on_cancel(self) -> None:
+        """See `Call`."""
+        self._health.watches.discard(self)
+
+    def tell(self) -> None:
+        """Sends the state if it is another than before."""
+        status = self._health.status(self._service)
+        if status != self._told:
+            self._told = status
+            message = HealthCheckResponse(status=status).SerializeToString()
+            self.push(len(message).to_bytes(PREFIX_SIZE, "big") + message)
+
+    def leave(self) -> None:
+        """Ends the stream."""
+        self._health.watches.discard(self)
+        self.end(blocks.OK)

@@ -26,7 +26,7 @@ _SMALL = tuple(bytes([number]) for number in range(0x80))
 """The numbers that take one byte."""
 
 
-def parse_request(data: bytes) -> tuple[ModelInferRequest, Sequence[Buffer]]:
+def parse_request(data: Buffer) -> tuple[ModelInferRequest, Sequence[Buffer]]:
     """Parses a request; returns it and its raw contents, which the message may then lack.
 
     Raises:
@@ -36,13 +36,13 @@ def parse_request(data: bytes) -> tuple[ModelInferRequest, Sequence[Buffer]]:
         if len(data) > _LARGE and (parts := _cut(data)) is not None:
             rest, raw = parts
             return ModelInferRequest.FromString(rest), raw
-        message = ModelInferRequest.FromString(data)
+        message = ModelInferRequest.FromString(bytes(data))
     except DecodeError as exc:
         raise MalformedRequest("the bytes are not a ModelInferRequest") from exc
     return message, message.raw_input_contents
 
 
-def _cut(data: bytes) -> tuple[bytes, list[Buffer]] | None:
+def _cut(data: Buffer) -> tuple[bytes, list[Buffer]] | None:
     """Separates the raw contents from all other fields; None leaves the decision to protobuf."""
     view = memoryview(data)
     rest: list[memoryview] = []
@@ -79,7 +79,7 @@ def _cut(data: bytes) -> tuple[bytes, list[Buffer]] | None:
     return b"".join(rest), raw
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def _read_varint(data: Buffer, position: int) -> tuple[int, int]:
     """Reads a number of up to ten bytes; returns it and the position after it."""
     number = shift = 0
     while shift < 70:

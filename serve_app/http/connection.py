@@ -18,9 +18,10 @@ from serve_app.http.exchange import CLOSE, Exchange, Line, write_head
 from serve_app.http.infer_exchange import InferExchange
 from serve_app.http.listener_state import ListenerState, Phase
 from serve_app.http.parser import NO_PARSER, framing_head, has_body, new_parser
-from serve_app.http.patience import PhaseWatch, ReaderWatch, unread_bytes
+from serve_app.http.patience import PhaseWatch
 from serve_app.http.request_head import asgi_scope, check_head, head_too_large
 from serve_app.http.v2.infer import InferEndpoint, infer_target
+from serve_app.listening.patience import ReaderWatch, unread_bytes
 
 _HEAD, _BODY, _WORK, _IDLE = Phase.HEAD, Phase.BODY, Phase.WORK, Phase.IDLE
 _MAX_QUEUED = 16
@@ -326,7 +327,7 @@ class HttpConnection(Line):
         """
         self._discarding = True
         self._watch.enter(Phase.LINGER)
-        self.transport.set_protocol(self)  # if a body was going past the parser, it no longer does
+        self.transport.set_protocol(self)  # a body no longer goes past the parser
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -334,11 +335,7 @@ class HttpConnection(Line):
     # What the listener asks for
 
     def sweep(self, now: float) -> None:
-        """Ends the connection if it has been waiting for too long.
-
-        Args:
-            now: the loop's time.
-        """
+        """Ends the connection if it has been waiting for too long, by the loop's time."""
         if self._watch.expired(now):
             self._time_out()
         if self._reader.expired(now, self.transport.get_write_buffer_size()):

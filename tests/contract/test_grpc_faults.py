@@ -16,11 +16,11 @@ import pytest
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import GrpcConfig
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.tensor import Array
+from serve_app.domain.tensor import Array, TensorSpec
 from serve_app.errors import ClusterError, Overloaded
 from serve_app.grpc.generated import open_inference_pb2 as pb
 from serve_app.grpc.listener import GrpcListener
-from serve_app.testing import FakeGateway
+from serve_app.testing import FakeGateway, model_route
 from tests.contract.grpc_server import METHOD, GrpcServer, calling, infer_request, serving
 
 GOOD = infer_request().SerializeToString()
@@ -61,6 +61,21 @@ async def test_messages_above_the_cap_and_bombs(
             error = await failing(call, bytes(size), compression=compression)
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await lives(server)
+
+
+async def test_what_all_calls_hold_together_is_bounded() -> None:
+    caps: dict[str, Any] = {"max_message_bytes": 1024 * 1024, "max_buffered_bytes": 1024 * 1024}
+    model = model_route("wide", inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, -1)),))
+    large = infer_request("wide", width=150_000).SerializeToString()
+    gateway = FakeGateway(delay_s=0.3)
+    async with serving(model, gateway=gateway, **caps) as server, calling(server) as call:
+        answers = await asyncio.gather(*[call(large) for _ in range(3)], return_exceptions=True)
+        refused = [each for each in answers if isinstance(each, grpc.aio.AioRpcError)]
+        assert len(refused) == 2
+        for error in refused:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert trailers(error)["code"] == Overloaded.code
+        assert len(await call(large)) > 600_000
 
 
 async def test_an_answer_above_the_cap() -> None:
@@ -302,7 +317,7 @@ async def test_a_port_in_use_is_named() -> None:
             listener = GrpcListener(
                 server.dataplane, GrpcConfig(port=port), RequestLimits(), server.telemetry
             )
-            with pytest.raises(ClusterError, match=f"port {port} in use"):
+            with pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port}"):
                 await listener.start()
             await listener.drain(1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -480,14 +481,12 @@ def test_a_broken_request_behind_a_good_one(client: socket.socket) -> None:
 def test_a_client_that_pipelines_without_reading_is_bounded(server: LiveServer) -> None:
     with server.connect() as greedy:
         greedy.settimeout(1.0)
-        sent = 0
-        try:
-            for _ in range(2000):
+        before = len(server.telemetry.finished)
+        with contextlib.suppress(OSError):
+            for _ in range(10_000):
                 greedy.sendall(infer() * 100)
-                sent += 100
-        except OSError:
-            pass
-        assert sent < 200_000
+        # The kernel alone may take some 30 MB in each direction.
+        assert len(server.telemetry.finished) - before < 300_000
     assert_alive(server)
 
 

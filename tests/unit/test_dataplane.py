@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ async def test_a_layout_that_one_model_takes_is_checked_for_another() -> None:
     await target.infer(request, RequestTrace("test", "id"))
     for _ in range(2):
         with pytest.raises(InvalidInput, match="does not fit"):
-            await target.infer(request._replace(model="narrow"), RequestTrace("test", "id"))
+            await target.infer(replace(request, model="narrow"), RequestTrace("test", "id"))
     assert layout.model is target.table.model("echo")
 
 
@@ -265,7 +266,7 @@ async def test_a_layout_keeps_the_wanted_outputs_and_forgets_none_of_its_faults(
     for _ in range(2):
         result = await target.infer(request, RequestTrace("test", "id"))
         assert list(result.outputs) == ["x"]
-    other = request._replace(outputs=("y",), layout=Layout())
+    other = replace(request, outputs=("y",), layout=Layout())
     for _ in range(2):
         with pytest.raises(InvalidInput, match="'y' is not an output"):
             await target.infer(other, RequestTrace("test", "id"))

@@ -13,7 +13,6 @@ from serve_app.config.ingress import RequestLimits
 from serve_app.dataplane import DataPlane
 from serve_app.domain.arms import ArmCounts, IngressReport
 from serve_app.domain.batching_policy import BatchingPolicy
-from serve_app.domain.caller import MetadataCaller
 from serve_app.domain.inference import BatchResult, InferenceBatch, InferenceRequest, VersionKey
 from serve_app.domain.tensor import Array
 from serve_app.errors import (
@@ -27,7 +26,7 @@ from serve_app.errors import (
     ServeAppError,
 )
 from serve_app.telemetry.trace import RequestTrace
-from serve_app.testing import FakeGateway, model_route, route_table
+from serve_app.testing import FakeGateway, caller_with, model_route, route_table
 
 ROW: Array = np.ones((1, 4), np.float32)
 ONE, TWO = VersionKey("echo", "1"), VersionKey("echo", "2")
@@ -129,7 +128,7 @@ async def test_a_version_that_was_chosen_by_a_rule_falls_back_and_is_no_arm() ->
     gateway = Broken(ModelFailed("x"))
     rules = ({"match": {"tenant": "acme"}, "version": "2"},)
     target = plane(gateway, weights={"1": 100, "2": 0}, rules=rules)
-    trace = await infer(target, caller=MetadataCaller({"x-tenant-id": "acme"}))
+    trace = await infer(target, caller=caller_with({"x-tenant-id": "acme"}))
     assert (trace.version, trace.arm, trace.fallback_from) == ("1", "", "2")
     assert target.arms.take("i", 1) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -60,7 +61,8 @@ def infer_path(target: InferTarget) -> str:
     return f"/v2/models/{target.model}{pinned}/infer"
 
 
-class InferHead(NamedTuple):
+@dataclass(slots=True)
+class InferHead:
     """What the head of an infer request says."""
 
     route: ModelRoute

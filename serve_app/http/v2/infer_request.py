@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.domain.inference import Layout
@@ -22,7 +23,8 @@ _DATA_LEVELS = 3
 """Levels of nesting above a tensor's data: request, inputs, tensor."""
 
 
-class InferCall(NamedTuple):
+@dataclass(slots=True)
+class InferCall:
     """What stands in the body of an infer request."""
 
     inputs: dict[str, Array]

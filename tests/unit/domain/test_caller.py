@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.domain.caller import UNKNOWN, Caller, HttpCaller, MetadataCaller, sticky_value
+from serve_app.domain.caller import UNKNOWN, Caller, HttpCaller, sticky_value
 from serve_app.domain.release import Sticky
+from serve_app.testing import caller_with
 
 HTTP = HttpCaller(
     {
@@ -36,7 +37,7 @@ def test_headers() -> None:
 )
 def test_cookies(name: str, value: str | None) -> None:
     assert HTTP.cookie(name) == value
-    assert MetadataCaller({"cookie": HTTP.header("cookie") or ""}).cookie(name) == value
+    assert caller_with({"cookie": HTTP.header("cookie") or ""}).cookie(name) == value
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_queries(name: str, value: str | None) -> None:
 
 
 def test_who_says_nothing() -> None:
-    silent: list[Caller] = [UNKNOWN, HttpCaller({}, b""), MetadataCaller({})]
+    silent: list[Caller] = [UNKNOWN, HttpCaller({}, b""), caller_with({})]
     for caller in silent:
         assert (caller.header("a"), caller.cookie("a"), caller.query("a")) == (None, None, None)
 
@@ -70,12 +71,12 @@ def test_what_an_assignment_sticks_to(sticky: Sticky, value: str) -> None:
 def test_an_api_key_is_a_header_or_a_bearer_token() -> None:
     sticky = Sticky(by="api_key")
     both = {"x-api-key": "k", "authorization": "Bearer t"}
-    assert sticky_value(sticky.by, sticky.name or "", MetadataCaller(both)) == "k"
+    assert sticky_value(sticky.by, sticky.name or "", caller_with(both)) == "k"
     assert (
-        sticky_value(sticky.by, sticky.name or "", MetadataCaller({"authorization": "bearer t"}))
+        sticky_value(sticky.by, sticky.name or "", caller_with({"authorization": "bearer t"}))
         == "t"
     )
     assert (
-        sticky_value(sticky.by, sticky.name or "", MetadataCaller({"authorization": "Basic t"}))
+        sticky_value(sticky.by, sticky.name or "", caller_with({"authorization": "Basic t"}))
         is None
     )

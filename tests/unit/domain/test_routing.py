@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.domain.caller import UNKNOWN, Caller, MetadataCaller
+from serve_app.domain.caller import UNKNOWN, Caller
 from serve_app.domain.release import Mirror, Rule, Sticky
 from serve_app.domain.routing import ModelRoute, choose_version
 from serve_app.errors import ModelNotFound, NotReady, VersionNotFound
-from serve_app.testing import model_route, route_table
+from serve_app.testing import caller_with, model_route, route_table
 
 SHARES = st.lists(st.integers(0, 100), min_size=1, max_size=5).filter(any)
 SEVERAL = st.lists(st.integers(1, 100), min_size=2, max_size=5)
@@ -115,7 +115,7 @@ def test_models_and_salts_assign_independently() -> None:
         model_route("two", weights=even, sticky=sticky[0]),
         model_route("one", weights=even, sticky=sticky[1]),
     ]
-    users = [MetadataCaller({"x-user": str(n)}) for n in range(4_000)]
+    users = [caller_with({"x-user": str(n)}) for n in range(4_000)]
     arms = [[chosen(model, "id", caller=user) for user in users] for model in models]
     for other in arms[1:]:
         same = sum(a == b for a, b in zip(arms[0], other, strict=True))
@@ -206,24 +206,24 @@ def test_the_first_rule_that_matches_decides(metadata: Mapping[str, str], versio
             rule("3", header={"x-a": "*", "x-b": "2?"}),
         ),
     )
-    choice = choose_version(model, None, "x", MetadataCaller(metadata))
+    choice = choose_version(model, None, "x", caller_with(metadata))
     assert choice.route.key.version == version
     assert choice.arm == ("1" if version == "1" else "")
-    assert chosen(model, pinned="1", caller=MetadataCaller(metadata)) == "1"
+    assert chosen(model, pinned="1", caller=caller_with(metadata)) == "1"
 
 
 def test_a_rule_asks_for_everything_that_it_names() -> None:
     both = rule("2", header={"x-tenant-id": "a*"}, tenant="*b")
     model = model_route(replicas={"2": 1}, rules=(both,))
     tenants = ("ab", "a", "b")
-    found = [chosen(model, caller=MetadataCaller({"x-tenant-id": each})) for each in tenants]
+    found = [chosen(model, caller=caller_with({"x-tenant-id": each})) for each in tenants]
     assert found == ["2", "1", "1"]
 
 
 def test_a_sticky_value_is_stronger_than_the_request_id() -> None:
     sticky = Sticky(by="header", name="x-user")
     model = model_route(weights={"1": 50, "2": 50}, sticky=sticky)
-    user = MetadataCaller({"x-user": "u-1"})
+    user = caller_with({"x-user": "u-1"})
     assert len({chosen(model, str(n), caller=user) for n in range(100)}) == 1
     assert len({chosen(model, str(n)) for n in range(100)}) == 2
 

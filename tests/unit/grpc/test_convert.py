@@ -177,7 +177,7 @@ def test_request_fields() -> None:
     message.outputs.add(name="b")
     message.outputs.add(name="a")
     request = decode(message)
-    assert request[:2] == ("m", "3")
+    assert (request.model, request.version) == ("m", "3")
     assert request.request_id == "id"
     assert request.outputs == ("b", "a")
     assert decode(raw_request(x=fp32(1))).version is None

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 import pytest
 
 from serve_app.domain.inference import InferenceResult, VersionKey
-from serve_app.domain.raw_tensor import Buffer
 from serve_app.domain.tensor import Array
 from serve_app.errors import Overloaded
 from serve_app.http.v2.infer import InferTarget, _target, infer_path, infer_target
-from serve_app.http.v2.infer_answer import AnswerForm, InferAnswers
+from serve_app.http.v2.infer_answer import Answer, AnswerForm, InferAnswers
 from tests.unit.http.wire import BODY, INFER, Wire, head, request, turns
 
 SLOW = b"/v2/models/slow/infer"
@@ -285,9 +284,7 @@ async def test_an_answer_that_cannot_be_written_is_an_error_of_this_request_alon
 
     encode = InferAnswers.encode
 
-    def explode(
-        self: InferAnswers, result: InferenceResult, form: AnswerForm
-    ) -> tuple[bytes, int, list[Buffer]]:
+    def explode(self: InferAnswers, result: InferenceResult, form: AnswerForm) -> Answer:
         nonlocal calls
         calls += 1
         if calls == 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from serve_app.http.listener_state import Phase
-from serve_app.http.patience import PhaseWatch, ReaderWatch
+from serve_app.http.patience import PhaseWatch
+from serve_app.listening.patience import ReaderWatch
 
 LIMITS = dict.fromkeys(Phase, 2.0) | {Phase.WORK: float("inf")}
 

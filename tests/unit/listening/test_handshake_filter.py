@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from serve_app.handshake_filter import finish_handshakes
+from serve_app.listening.handshake_filter import finish_handshakes
 
 HOST = "127.0.0.1"
 

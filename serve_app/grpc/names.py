@@ -1,0 +1,3 @@
+"""The name of our service."""
+
+SERVICE = "inference.GRPCInferenceService"

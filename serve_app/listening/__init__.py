@@ -1,0 +1,1 @@
+"""What the listeners of both protocols share: a port, its connections, and their patience."""
