@@ -136,10 +136,17 @@ async def test_a_version_that_was_chosen_by_a_rule_falls_back_and_is_no_arm() ->
 async def test_a_version_without_a_replica_falls_back_at_once() -> None:
     gateway = FakeGateway()
     target = plane(gateway, replicas={"2": 0})
+    assert target.admit("echo", None).name == "echo"
     trace = await infer(target)
     assert (trace.version, trace.fallback_from, trace.fallback_reason) == ("1", "2", "not_ready")
     assert totals(target) == {TWO: (1, 1, 0)}
     assert [key.version for key, _ in gateway.batches] == ["1"]
+    alone = plane(gateway, replicas={"2": 0}, fallback=None)
+    with pytest.raises(NotReady):
+        alone.admit("echo", None)
+    with pytest.raises(NotReady):
+        await infer(alone)
+    assert totals(alone) == {TWO: (2, 2, 0)}
 
 
 async def test_a_full_queue_falls_back_also_before_the_body_is_read() -> None:
