@@ -30,10 +30,14 @@ HERE = frozenset({"address", "gcs_port", "dashboard_port", "num_cpus", "num_gpus
 }
 """Settings of `cluster` that say how it is reached and driven, not what it runs."""
 
+FAILURES = 20
+"""So many in a row may have failed between a listed deployment and the one it is compared with."""
+
 
 def history(config: Config, limit: int) -> list[dict[str, Any]]:
     """The newest deployments, newest first, each with what it changed."""
-    rows = DeploymentLog(config.database).history(limit + 1)
+    rows = DeploymentLog(config.database).history(limit + FAILURES)
+    complete = len(rows) < limit + FAILURES
     return [
         {
             "revision": each.revision,
@@ -41,7 +45,7 @@ def history(config: Config, limit: int) -> list[dict[str, Any]]:
             "actor": each.actor,
             "outcome": each.outcome,
             "reason": each.reason,
-            "changes": _changes(each, rows[index + 1 :], complete=len(rows) <= limit),
+            "changes": _changes(each, rows[index + 1 :], complete=complete),
         }
         for index, each in enumerate(rows[:limit])
     ]
