@@ -11,8 +11,11 @@ machine-readable `code`, and whether repeating the same request can help::
     │   ├── RouteNotFound             404 route_not_found
     │   ├── ModelNotFound             404 model_not_found
     │   ├── VersionNotFound           404 version_not_found
+    │   ├── RevisionNotFound          404 revision_not_found
     │   ├── MethodNotAllowed          405 method_not_allowed
     │   ├── BodyTimeout               408 body_timeout
+    │   ├── Conflict                  409 conflict
+    │   ├── RevisionConflict          412 revision_conflict
     │   ├── PayloadTooLarge           413 payload_too_large
     │   ├── UnsupportedMediaType      415 unsupported_media_type
     │   └── HeadersTooLarge           431 headers_too_large
@@ -20,7 +23,8 @@ machine-readable `code`, and whether repeating the same request can help::
     │   ├── Overloaded                503 overloaded
     │   ├── NotReady                  503 not_ready
     │   ├── ReplicaLost               503 replica_lost
-    │   └── Draining                  503 draining
+    │   ├── Draining                  503 draining
+    │   └── StoreUnavailable          503 store_unavailable
     ├── ClientGone                    499 client_gone (in logs only)
     ├── DeadlineExceeded              504 deadline_exceeded
     ├── ModelFailed                   500 model_failed
@@ -131,6 +135,22 @@ class VersionNotFound(RequestError):
         return f"model {self.model!r} has no version {self.version!r}"
 
 
+class RevisionNotFound(RequestError):
+    """The model's history has no such revision."""
+
+    status = 404
+    grpc_status = "NOT_FOUND"
+    code = "revision_not_found"
+    title = "Revision not found"
+
+    def __init__(self, model: str, number: int) -> None:
+        super().__init__(model, number)
+        self.model, self.number = model, number
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} has no revision {self.number}"
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, not with this method."""
 
@@ -151,6 +171,32 @@ class BodyTimeout(RequestError):
     grpc_status = "DEADLINE_EXCEEDED"
     code = "body_timeout"
     title = "Request timeout"
+
+
+class Conflict(RequestError):
+    """What is asked for does not fit the state that something is in."""
+
+    status = 409
+    grpc_status = "FAILED_PRECONDITION"
+    code = "conflict"
+    title = "Conflict"
+
+
+class RevisionConflict(RequestError):
+    """Somebody else changed the release first: look at it again, then decide again."""
+
+    status = 412
+    grpc_status = "ABORTED"
+    code = "revision_conflict"
+    title = "Revision conflict"
+
+    def __init__(self, model: str, expected: int, actual: int) -> None:
+        super().__init__(model, expected, actual)
+        self.model, self.expected, self.actual = model, expected, actual
+
+    def __str__(self) -> str:
+        in_force = f"revision {self.actual} is in force" if self.actual else "it has none yet"
+        return f"model {self.model!r} was expected at revision {self.expected}, but {in_force}"
 
 
 class PayloadTooLarge(RequestError):
@@ -220,6 +266,21 @@ class Draining(Unavailable):
 
     code = "draining"
     title = "Shutting down"
+
+
+class StoreUnavailable(Unavailable):
+    """The database cannot be used; what is in force stays in force."""
+
+    code = "store_unavailable"
+    title = "Database unavailable"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """For logs: it names hosts and files, which are no client's business."""
+
+    def __str__(self) -> str:
+        return "the database cannot be used now"
 
 
 class ClientGone(ServeAppError):

@@ -53,13 +53,17 @@ class ClusterConfig(Schema):
 
 
 class DatabaseConfig(Schema):
-    """Where deployments are recorded."""
+    """Where deployments, releases and outcomes are recorded."""
 
     url: Annotated[str, AfterValidator(without_password), AfterValidator(_known_database)] = Field(
         description="SQLAlchemy URL without a password"
     )
     password_env: SecretRef | None = Field(
         None, description="name of the environment variable that holds the password"
+    )
+    pool_size: int = Field(4, ge=1, le=100, description="connections that ModelRouter keeps open")
+    timeout_s: float = Field(
+        10.0, gt=0, le=60, description="ModelRouter gives up on a transaction after this long"
     )
 
 

@@ -17,6 +17,7 @@ from serve_app.config.root import Config
 from serve_app.errors import ClusterError
 from serve_app.store.engine import connect, describe, transaction
 from serve_app.store.schema import migrate
+from serve_app.store.stored import storable, utc
 from serve_app.store.tables import DeploymentRow
 
 Outcome = Literal["applying", "applied", "failed"]
@@ -66,7 +67,7 @@ class DeploymentLog:
         """
         row = DeploymentRow(
             created_at=datetime.now(UTC),
-            actor=_storable(actor)[:_MAX_ACTOR],
+            actor=storable(actor)[:_MAX_ACTOR],
             outcome="applying",
             reason="",
             sha256=digest(document),
@@ -88,7 +89,7 @@ class DeploymentLog:
             row = session.get(DeploymentRow, revision, with_for_update=True)
             if row is None or row.outcome != "applying":
                 raise ClusterError(f"{describe(self._engine)}: revision {revision} is not applying")
-            row.outcome, row.reason = outcome, _storable(reason)
+            row.outcome, row.reason = outcome, storable(reason)
             session.flush()
 
     def find(self, revision: int) -> Deployment | None:
@@ -119,11 +120,6 @@ def digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _storable(text: str) -> str:
-    """Text as every database takes it: no NUL, no half characters (undecodable file names)."""
-    return text.replace("\0", "").encode("utf-8", "backslashreplace").decode()
-
-
 def _revision(row: DeploymentRow) -> int:
     if row.id is None:
         raise ClusterError("the database gave the new deployment no id")
@@ -131,11 +127,9 @@ def _revision(row: DeploymentRow) -> int:
 
 
 def _deployment(row: DeploymentRow) -> Deployment:
-    # SQLite forgets the time zone; it is always UTC.
-    created_at = row.created_at if row.created_at.tzinfo else row.created_at.replace(tzinfo=UTC)
     return Deployment(
         revision=_revision(row),
-        created_at=created_at.astimezone(UTC),
+        created_at=utc(row.created_at),
         actor=row.actor,
         outcome=cast(Outcome, row.outcome),
         reason=row.reason,

@@ -1,19 +1,24 @@
 """Connections to the database, and its errors in our words.
 
-The engine is synchronous: only the command line writes. It keeps no connection open between two
-transactions, so that nothing has to be closed and PgBouncer may pool by transaction.
+The engine of this module is synchronous, for the command line. It keeps no connection open between
+two transactions, so that nothing has to be closed. That of servers is in `serve_app.store.database`
+and follows the same rules. PgBouncer may pool by transaction: no setting outlives one.
 """
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
+from typing import Any
 
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -26,6 +31,9 @@ CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 30_000
 
+_MODEL_LOCKS = 7_371_823_000_000
+"""An arbitrary number: where the locks of models begin among PostgreSQL's advisory locks."""
+
 _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
     "sqlite+pysqlite": "sqlite+pysqlite",
@@ -34,6 +42,16 @@ _DRIVERS = {
 }
 """What `database.url` may begin with -> the driver that is used."""
 
+_POSTGRESQL_ARGUMENTS = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "prepare_threshold": None,
+    # A server that is gone without a word is noticed, whether we wait for it or write to it.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
 
 def connect(database: DatabaseConfig) -> Engine:
     """An engine for the configured database; nothing is opened yet.
@@ -41,22 +59,18 @@ def connect(database: DatabaseConfig) -> Engine:
     Raises:
         ConfigError: the URL is malformed or not supported, or the password's variable is not set.
     """
-    url = _url(database)
-    if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, poolclass=NullPool)
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    engine = create_engine(
-        url,
-        poolclass=NullPool,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "prepare_threshold": None},
-    )
-    event.listen(engine, "begin", _begin_postgresql)
+    url = address(database)
+    engine = create_engine(url, poolclass=NullPool, **options(url))
+    keep_rules(engine)
     return engine
 
 
-def _url(database: DatabaseConfig) -> URL:
+def address(database: DatabaseConfig) -> URL:
+    """The database's URL with the synchronous driver, and with the password.
+
+    Raises:
+        ConfigError: see `connect`.
+    """
     try:
         url = make_url(database.url)
     except (ArgumentError, ValueError) as exc:
@@ -72,16 +86,41 @@ def _url(database: DatabaseConfig) -> URL:
     return url
 
 
+def options(url: URL) -> dict[str, Any]:
+    """What every engine for a database is made with, whatever its driver and its pool."""
+    # PostgreSQL takes no NaN in JSON, so SQLite gets none either.
+    shared: dict[str, Any] = {"json_serializer": partial(json.dumps, allow_nan=False)}
+    if url.get_backend_name() == "postgresql":
+        shared["connect_args"] = _POSTGRESQL_ARGUMENTS
+    return shared
+
+
+def keep_rules(engine: Engine) -> None:
+    """Makes every connection and every transaction of an engine follow the rules below."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "begin", _begin_postgresql)
+
+
+def sqlite_file(engine: Engine) -> Path | None:
+    """The file of an SQLite database."""
+    name = engine.url.database
+    if engine.dialect.name != "sqlite" or name is None:
+        return None
+    return Path(name.removeprefix("file:").partition("?")[0])
+
+
 def make_folder(engine: Engine) -> None:
     """Makes the folder of an SQLite file, as the driver makes the file only.
 
     Raises:
         ClusterError: it cannot be made.
     """
-    name = engine.url.database
-    if engine.url.get_backend_name() != "sqlite" or name is None:
+    path = sqlite_file(engine)
+    if path is None:
         return
-    path = Path(name.removeprefix("file:"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -105,17 +144,31 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def lock(connection: Connection, number: int) -> None:
+    """Waits until no other transaction holds the lock of this number; ours does until it ends.
+
+    SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+def lock_model(connection: Connection, model: str) -> None:
+    """Lets nobody else change what is stored of this model before our transaction ends."""
+    lock(connection, _MODEL_LOCKS + zlib.crc32(model.encode()))
+
+
 @contextmanager
 def translated(engine: Engine) -> Iterator[None]:
     """Turns the errors of SQLAlchemy and Alembic into ours, without the SQL and its values."""
     try:
         yield
     except DBAPIError as exc:
-        text = " ".join(str(exc.orig).split())
-        raise ClusterError(f"{describe(engine)}: {text}{_hint(text)}") from exc
+        said = " ".join(str(exc.orig).split())
+        raise ClusterError(f"{describe(engine)}: {said}{_hint(said)}") from exc
     except (SQLAlchemyError, CommandError, JSONDecodeError) as exc:
-        text = str(exc).partition("\n")[0]
-        raise ClusterError(f"{describe(engine)}: {text}{_hint(text)}") from exc
+        said = str(exc).partition("\n")[0]
+        raise ClusterError(f"{describe(engine)}: {said}{_hint(said)}") from exc
 
 
 _HINTS = {
@@ -129,8 +182,8 @@ _HINTS = {
 }
 
 
-def _hint(text: str) -> str:
-    return next((f" ({hint})" for part, hint in _HINTS.items() if part in text), "")
+def _hint(said: str) -> str:
+    return next((f" ({hint})" for part, hint in _HINTS.items() if part in said), "")
 
 
 def _prepare_sqlite(connection: SqliteConnection, _record: object) -> None:
@@ -142,12 +195,21 @@ def _prepare_sqlite(connection: SqliteConnection, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
 
 
+READ_ONLY = "serve_app_read_only"
+"""Execution option of a connection: its transaction writes nothing, and waits for no writer."""
+
+
 def _begin_sqlite(connection: Connection) -> None:
-    # Waits for the write lock here, where waiting is possible, and not in the middle.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if connection.get_execution_options().get(READ_ONLY):
+        connection.exec_driver_sql("BEGIN")
+    else:
+        # Waits for the write lock here, where waiting is possible, and not in the middle.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get(READ_ONLY):
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
     # For this transaction only: behind PgBouncer the session belongs to others as well.
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")

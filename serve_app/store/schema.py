@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from serve_app.config.cluster import DatabaseConfig
-from serve_app.store.engine import connect, make_folder, transaction
+from serve_app.store.engine import connect, lock, make_folder, transaction
 
 _MIGRATION_LOCK = 7_371_823_001
 """An arbitrary number that stands for our migrations among PostgreSQL's advisory locks."""
@@ -29,13 +29,17 @@ def migrate(engine: Engine, revision: str, *, down: bool = False) -> None:
     """Goes to a revision; see `upgrade`."""
     make_folder(engine)
     with transaction(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        config = migrations(connection)
-        if down:
-            command.downgrade(config, revision)
-        else:
-            command.upgrade(config, revision)
+        move(connection, revision, down=down)
+
+
+def move(connection: Connection, revision: str, *, down: bool = False) -> None:
+    """Goes to a revision within the transaction that is open; one process at a time."""
+    lock(connection, _MIGRATION_LOCK)
+    config = migrations(connection)
+    if down:
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
 
 
 def migrations(connection: Connection) -> Config:

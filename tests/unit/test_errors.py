@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 
 import pytest
 
 from serve_app import errors
-from serve_app.errors import InvalidInput, ServeAppError, Unavailable, VersionNotFound
-
-
-def tree(root: type[ServeAppError] = ServeAppError) -> Iterator[type[ServeAppError]]:
-    yield root
-    for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield from tree(child)
-
-
-def build(kind: type[ServeAppError]) -> ServeAppError:
-    return kind("a", "b") if kind in (InvalidInput, VersionNotFound) else kind("a")
+from serve_app.errors import RevisionConflict, ServeAppError, StoreUnavailable, Unavailable
+from tests.unit.error_tree import build, tree
 
 
 @pytest.mark.parametrize("kind", list(tree()))
 def test_every_error_survives_pickling(kind: type[ServeAppError]) -> None:
-    before = build(kind)
+    before = build(kind, "a")
     after = pickle.loads(pickle.dumps(before))
     assert (type(after), after.args, str(after)) == (kind, before.args, str(before))
     assert after.field == before.field
@@ -32,7 +21,7 @@ def test_every_error_survives_pickling(kind: type[ServeAppError]) -> None:
 
 @pytest.mark.parametrize("kind", list(tree()))
 def test_every_error_can_be_built_again_from_its_arguments(kind: type[ServeAppError]) -> None:
-    before = build(kind)
+    before = build(kind, "a")
     assert str(kind(*before.args)) == str(before)
 
 
@@ -59,3 +48,15 @@ def test_what_passes_says_when_to_come_back(kind: type[ServeAppError]) -> None:
 
 def test_client_faults_are_not_retryable() -> None:
     assert not any(kind.retryable for kind in tree(errors.RequestError))
+
+
+def test_a_conflict_names_both_revisions() -> None:
+    conflict = RevisionConflict("digits", 7, 8)
+    assert str(conflict) == "model 'digits' was expected at revision 7, but revision 8 is in force"
+    assert "it has none yet" in str(RevisionConflict("digits", 7, 0))
+
+
+def test_what_is_wrong_with_the_database_is_no_clients_business() -> None:
+    error = pickle.loads(pickle.dumps(StoreUnavailable("database postgresql://u@db.internal/x")))
+    assert error.reason == "database postgresql://u@db.internal/x"
+    assert "db.internal" not in str(error)

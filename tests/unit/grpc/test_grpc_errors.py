@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 from google.protobuf.message import Message
@@ -20,17 +18,9 @@ from serve_app.errors import (
 )
 from serve_app.grpc.errors import failure
 from serve_app.public_error import public_error
+from tests.unit.error_tree import build, tree
 
 SECRET = "/srv/model.py: token abc"
-
-
-def tree(root: type[ServeAppError]) -> Iterator[type[ServeAppError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from tree(child)
-
-
-ALL = sorted(set(tree(ServeAppError)), key=lambda each: each.__name__)
 
 
 def details(trailers: dict[str, str | bytes]) -> dict[type[Message], Message]:
@@ -44,12 +34,9 @@ def details(trailers: dict[str, str | bytes]) -> dict[type[Message], Message]:
     return found
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", list(tree()))
 def test_every_error_has_status_code_and_retryability(kind: type[ServeAppError]) -> None:
-    error = kind.__new__(kind)
-    error.args = ("what is wrong", "x")
-    error.__dict__.update(model="m", version="1")
-    status, detail, trailers = failure(error, "rid", "2")
+    status, detail, trailers = failure(build(kind, "what is wrong"), "rid", "2")
     found = dict(trailers)
     assert status.name == kind.grpc_status
     assert found["code"] == kind.code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,7 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.http.errors import as_serve_app_error, error_response, is_openai
-
-
-def tree(root: type[ServeAppError] = ServeAppError) -> Iterator[type[ServeAppError]]:
-    yield root
-    for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield from tree(child)
-
-
-def build(kind: type[ServeAppError]) -> ServeAppError:
-    return kind("secret /path", "b") if kind is errors.VersionNotFound else kind("secret /path")
+from tests.unit.error_tree import build, tree
 
 
 def answer(error: ServeAppError, path: str) -> tuple[int, dict[bytes, bytes], Any]:
@@ -44,7 +33,7 @@ def answer(error: ServeAppError, path: str) -> tuple[int, dict[bytes, bytes], An
 
 @pytest.mark.parametrize("kind", list(tree()))
 def test_every_error_has_a_problem_body(kind: type[ServeAppError]) -> None:
-    status, headers, body = answer(build(kind), "/v2/models/x/infer")
+    status, headers, body = answer(build(kind, "secret /path"), "/v2/models/x/infer")
     assert status == kind.status
     assert headers[b"content-type"] == b"application/problem+json"
     assert headers[b"x-request-id"] == b"id-1"
@@ -58,7 +47,7 @@ def test_every_error_has_a_problem_body(kind: type[ServeAppError]) -> None:
 
 @pytest.mark.parametrize("kind", list(tree()))
 def test_every_error_has_an_openai_body(kind: type[ServeAppError]) -> None:
-    status, headers, body = answer(build(kind), "/v1/embeddings")
+    status, headers, body = answer(build(kind, "secret /path"), "/v1/embeddings")
     assert headers[b"content-type"] == b"application/json"
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
@@ -70,7 +59,7 @@ def test_every_error_has_an_openai_body(kind: type[ServeAppError]) -> None:
 @pytest.mark.parametrize("kind", [each for each in tree() if each.status == 500])
 def test_a_fault_of_ours_tells_nothing(kind: type[ServeAppError]) -> None:
     for path in ("/v1/x", "/v2/x"):
-        assert "secret" not in str(answer(build(kind), path)[2])
+        assert "secret" not in str(answer(build(kind, "secret /path"), path)[2])
 
 
 def test_the_field_is_named() -> None:
