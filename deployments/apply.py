@@ -104,7 +104,7 @@ def _carry_out(api: ServeApi, config: Config, found: Survey) -> None:
     if ignored:
         say(f"Not ready before and not changed, so not waited for: {', '.join(ignored)}")
     api.put(found.after)
-    wait_until_ready(api, config, found.after, ignored)
+    wait_until_ready(api, config, found.after, found.plan.touched, ignored)
     if not found.plan.fresh:
         settle(api, config, found.after, found.plan.renewed)
 

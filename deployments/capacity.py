@@ -17,14 +17,18 @@ def measure(api: ServeApi, *, shared: bool) -> Capacity:
         shared: others may reserve parts of it, so what is in use is asked for as well. That
             account is some seconds old; on a cluster of our own it is not needed.
     """
-    return capacity(api.nodes(), api.usage() if shared else {})
+    return capacity(api.nodes(), api.usage() if shared else None)
 
 
-def capacity(nodes: Sequence[Mapping[str, Any]], usage: Mapping[str, Sequence[float]]) -> Capacity:
+def capacity(
+    nodes: Sequence[Mapping[str, Any]], usage: Mapping[str, Sequence[float]] | None
+) -> Capacity:
     """Ray's accounts in our words. Pure."""
     alive = [each["resources_total"] for each in nodes if each.get("state") == "ALIVE"]
-    used = {name: amounts[0] for name, amounts in usage.items()}
-    return Capacity(tuple(need(each) for each in alive), need(used))
+    used = None
+    if usage is not None:
+        used = need({name: amounts[0] for name, amounts in usage.items()})
+    return Capacity(tuple(need(each) for each in alive), used)
 
 
 def need(resources: Mapping[str, float]) -> Need:

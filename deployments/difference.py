@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from serve_app.config.secret import looks_secret, without_password
 
 HIDDEN = "(hidden)"
-SHOWN_CHARACTERS = 48
+SHOWN_CHARACTERS = 30
 
 
 class Difference(NamedTuple):

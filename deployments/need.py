@@ -55,8 +55,8 @@ class Capacity(NamedTuple):
 
     nodes: tuple[Need, ...]
     """All of each living node."""
-    used: Need
-    """Reserved by whatever runs, ours and others'."""
+    used: Need | None
+    """Reserved by whatever runs, ours and others'; None where nobody else can be."""
 
     @property
     def total(self) -> Need:
@@ -156,7 +156,8 @@ def weigh(found: list[Load], capacity: Capacity) -> Resources:
     now, after, peak = (
         total([getattr(load, when) for load in found]) for when in ("before", "after", "peak")
     )
-    others = capacity.used.minus(now)
+    used = now if capacity.used is None else capacity.used
+    others = used.minus(now)
     available = capacity.total.minus(others)
     shortage = _shortage(found, after, available, capacity)
     warning = ""
@@ -165,7 +166,7 @@ def weigh(found: list[Load], capacity: Capacity) -> Resources:
             f"Old and new replicas do not all fit side by side (that would take "
             f"{peak.minus(available)} more): they replace one another in turns, which takes longer."
         )
-    free = capacity.total.minus(capacity.used)
+    free = capacity.total.minus(used)
     return Resources(now, after, peak, capacity.total, free, shortage, warning)
 
 

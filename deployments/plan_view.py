@@ -10,7 +10,7 @@ from deployments.change import Change, ModelChange
 from deployments.difference import Difference
 from deployments.need import Resources, each_replica
 from deployments.plan import Plan
-from deployments.terminal import out, say
+from deployments.terminal import WIDTH, out, say
 
 _SIGNS = {
     "created": ("+", "green"),
@@ -20,6 +20,8 @@ _SIGNS = {
     "unchanged": ("=", "dim"),
 }
 SHOWN_DIFFERENCES = 6
+_INDENT = 19
+"""Columns of sign and name."""
 
 
 def show(plan: Plan) -> None:
@@ -122,7 +124,7 @@ def _line(change: Change, name: str, words: list[str]) -> None:
     first, *more = words
     out.print(f"  {sign} {name:<14} {first}", style=style, markup=False)
     for word in more:
-        out.print(f"{'':<19} {word}", style=style, markup=False)
+        out.print(f"{'':<{_INDENT}}{word}", style=style, markup=False)
 
 
 def _words(change: Change, found: tuple[Difference, ...]) -> Iterator[str]:
@@ -137,8 +139,13 @@ def _words(change: Change, found: tuple[Difference, ...]) -> Iterator[str]:
         shown = [str(each) for each in found[:SHOWN_DIFFERENCES]]
         if len(found) > SHOWN_DIFFERENCES:
             shown.append(f"and {len(found) - SHOWN_DIFFERENCES} more")
-        yield f"{verb}: {shown[0]}" if shown else verb
-        yield from shown[1:]
+        first = f"{verb}: {shown[0]}" if shown else verb
+        if len(first) <= WIDTH - _INDENT:
+            yield first
+            yield from shown[1:]
+        else:
+            yield f"{verb}:"
+            yield from shown
 
 
 def _description(settings: Mapping[str, Any]) -> Iterator[str]:

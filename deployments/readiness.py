@@ -22,9 +22,13 @@ POLL_S = 0.25
 
 
 def wait_until_ready(
-    api: ServeApi, config: Config, document: Document, ignored: Collection[str] = ()
+    api: ServeApi,
+    config: Config,
+    document: Document,
+    shown: Collection[str] = (),
+    ignored: Collection[str] = (),
 ) -> None:
-    """Waits until every version answers; shows a line for each that becomes ready.
+    """Waits until every version answers.
 
     An ingress answers for a version once ModelRouter has told it of a ready replica, with the
     release that is in force. So traffic moves before this returns, and never before that.
@@ -33,6 +37,7 @@ def wait_until_ready(
         api: of the cluster.
         config: what was asked for.
         document: its document, which the cluster must go on running.
+        shown: labels of what gets a line when it becomes ready.
         ignored: labels of what is not waited for.
 
     Raises:
@@ -41,7 +46,7 @@ def wait_until_ready(
     """
     base = listener_url(config.http.host, config.http.port, api.dashboard)
     deadline = time.monotonic() + config.cluster.ready_timeout_s
-    progress = _Progress()
+    progress = _Progress(shown)
     with waiting("Waiting for replicas") as show:
         while True:
             now = _states(api.details(), config, document, ignored)
@@ -84,13 +89,15 @@ def settle(api: ServeApi, config: Config, document: Document, renewed: Collectio
 class _Progress:
     """A line for each deployment that becomes ready; on a terminal also what is still missing."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Collection[str]) -> None:
+        self._shown = shown
         self._began = time.monotonic()
         self._missing: set[str] = set()
 
     def update(self, now: Mapping[str, DeploymentState], show: Callable[[str], None]) -> None:
         """Takes the states of this moment."""
-        for label, state in now.items():
+        for label in now.keys() & set(self._shown):
+            state = now[label]
             if not state.ready:
                 self._missing.add(label)
             elif label in self._missing:

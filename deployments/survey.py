@@ -81,7 +81,7 @@ def preview(config: Config, home: Path) -> Plan:
         None,
         render(config, home=str(home), build=build_id()),
         traffic={},
-        capacity=Capacity((here,), Need()),
+        capacity=Capacity((here,), None),
         # Ray itself counts when it starts, and finds GPUs.
         elastic=True,
         problems=port_problems(config),

@@ -9,7 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from deployments.difference import differences
+from serve_app.domain.release import Release
+from serve_app.domain.release_diff import changes
 
 Settings = Mapping[str, Any]
 """One model's configuration as JSON, as ModelRouter has it."""
@@ -62,7 +66,13 @@ def release_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iter
     old, new = weights(before), weights(after)
     if old != new:
         yield f"traffic {_shares(old)} → {_shares(new)}"
-    yield from map(str, differences(_rest(before), _rest(after)))
+    try:
+        former, wanted = Release.model_validate(before), Release.model_validate(after)
+    except ValidationError:  # written by another release of this program
+        yield from map(str, differences(_rest(before), _rest(after)))
+    else:
+        # The weights stand above, in one line.
+        yield from changes(former.model_copy(update={"candidates": wanted.candidates}), wanted)
 
 
 def _rest(release: Mapping[str, Any]) -> dict[str, Any]:

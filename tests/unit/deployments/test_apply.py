@@ -247,7 +247,7 @@ def test_a_database_that_goes_at_the_end_does_not_undo_what_serves(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "BUSY_TIMEOUT_MS", 50)
         connection = sqlite3.connect(bench.home / "log.db", check_same_thread=False)
-        bench.ray.on_put = lambda: connection.execute("BEGIN IMMEDIATE") and None
+        bench.ray.on_put = lambda: (connection.execute("BEGIN IMMEDIATE"), None)[1]
         assert bench.apply(SCALED)
         connection.close()
     bench.ray.on_put = lambda: None

@@ -30,8 +30,8 @@ def document(**deployments: tuple[float, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def cluster(*cpus: float, used: float = 0.0) -> Capacity:
-    return Capacity(tuple(Need(each) for each in cpus), Need(used))
+def cluster(*cpus: float, used: float | None = None) -> Capacity:
+    return Capacity(tuple(Need(each) for each in cpus), None if used is None else Need(used))
 
 
 def restarts(*names: str) -> frozenset[tuple[str, str]]:
@@ -43,6 +43,7 @@ def test_a_new_version_needs_its_replicas() -> None:
     after = document(a=(1, {"num_replicas": 2}), b=(0.5, {"num_replicas": 3}))
     found = weigh(loads(before, after, {}, restarts()), cluster(4))
     assert (found.now.cpus, found.after.cpus, found.peak.cpus) == (2, 3.5, 3.5)
+    assert found.free.cpus == 2
     assert not found.shortage
     assert not found.warning
 
@@ -123,3 +124,4 @@ def test_ray_s_account_of_nodes_that_live() -> None:
     found = capacity(nodes, {"CPU": (0.5, 4.0)})
     assert found.nodes == (Need(4, 1, 8),)
     assert found.used == Need(0.5)
+    assert capacity(nodes, None).used is None

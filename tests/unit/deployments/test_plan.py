@@ -13,11 +13,11 @@ from deployments.manifest import Document, render
 from deployments.need import Capacity, Need
 from deployments.plan import Plan, make_plan
 from deployments.plan_view import as_json, summary
-from deployments.traffic import Traffic, live_traffic
+from deployments.traffic import Traffic, live_traffic, release_changes
 from serve_app.config.load import load_config
 
 SELECTED = ["model=[digits,minilm]"]
-WIDE = Capacity((Need(64, 8, 2.0**40),), Need())
+WIDE = Capacity((Need(64, 8, 2.0**40),), None)
 
 
 def document(*overrides: str, build: str = "b1") -> Document:
@@ -56,7 +56,8 @@ def test_the_same_config_changes_nothing() -> None:
     assert not found.touched
     assert not found.refusals
     assert not found.notices
-    assert {each.action for each in [*found.gateway, *found.models]} == {"unchanged"}
+    assert {each.action for each in found.gateway} == {"unchanged"}
+    assert {each.action for each in found.models} == {"unchanged"}
 
 
 def test_on_an_empty_cluster_everything_is_created() -> None:
@@ -236,6 +237,19 @@ def test_rules_count_by_their_labels_too() -> None:
     }
     traffic = live_traffic({"m": settings})["m"]
     assert [bool(traffic.claim(name)) for name in ("1", "2", "3")] == [True, False, True]
+
+
+def test_releases_differ_in_words_weights_first() -> None:
+    before = {"candidates": [{"version": "1", "weight": 100}]}
+    after = {
+        "candidates": [{"version": "1", "weight": 60}, {"version": "2", "weight": 40}],
+        "labels": {"canary": "2"},
+    }
+    assert list(release_changes(before, after)) == [
+        "traffic 1: 100% → 1: 60%, 2: 40%",
+        "label canary added: 2",
+    ]
+    assert list(release_changes({"unknown": 1}, {"unknown": 2})) == ["unknown 1 → 2"]
 
 
 def test_other_problems_are_refusals_as_well() -> None:
