@@ -200,10 +200,12 @@ def rollback(
     """Put a former deployment back, as a new revision."""
     from deployments.revisions import rollback as roll_back
 
-    first, *rest = arguments or [""]
-    revision = int(first) if first.isdecimal() else None
-    overrides = rest if revision is not None else arguments
-    config = load_config(overrides or (), config_dir)
+    numbers = [each for each in arguments or [] if each.isdecimal()]
+    if len(numbers) > 1:
+        raise typer.BadParameter(f"one revision, not {', '.join(numbers)}")
+    overrides = [each for each in arguments or [] if not each.isdecimal()]
+    config = load_config(overrides, config_dir)
+    revision = int(numbers[0]) if numbers else None
     done = roll_back(config, home_dir(), getpass.getuser(), revision)
     say(f"Revision {done} serves again.")
 

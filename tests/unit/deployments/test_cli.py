@@ -76,6 +76,10 @@ def test_wrong_usage_is_not_taken_for_changes(run: Shell, command: str) -> None:
     assert run(command, "--no-such")[0] == 64
 
 
+def test_rollback_takes_one_revision(run: Shell) -> None:
+    assert run("rollback", "1", "2")[0] == 64
+
+
 def test_commands_that_need_a_cluster_say_how_to_start_one(run: Shell) -> None:
     for command in ("apply", "rollback"):
         code, _, err = run(command)
