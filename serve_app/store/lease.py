@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.config.cluster import DatabaseConfig
 from serve_app.errors import ClusterError, DeploymentConflict
-from serve_app.store.engine import connect, describe, make_folder, translated
+from serve_app.store.engine import connect, describe, make_folder, sqlite_file, translated
 
 _APPLY_LOCK = 7_371_823_002
 """An arbitrary number that stands for a running apply among PostgreSQL's advisory locks."""
@@ -43,7 +43,7 @@ def _conflict(engine: Engine) -> DeploymentConflict:
 def _lock_file(engine: Engine) -> Iterator[None]:
     """SQLite has one machine: a file beside the database. Its own lock must stay free to write."""
     make_folder(engine)
-    path = Path(f"{(engine.url.database or '').removeprefix('file:')}.applying")
+    path = Path(f"{sqlite_file(engine)}.applying")
     try:
         lock = path.open("w")
     except OSError as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.integration.cluster import Cluster
@@ -110,6 +112,27 @@ async def test_an_artifact_with_another_hash_moves_no_traffic(cluster: Cluster) 
     assert done.returncode == 1
     assert "digits 3" in done.stderr
     assert "0" * 64 in done.stderr
+    assert plan(cluster)[0] == 0
+
+
+async def test_a_version_that_dies_after_it_was_ready_is_undone(cluster: Cluster) -> None:
+    doomed = NEW.replace("delay_s: 0.001", "exit_on: -9")
+    url = f"http://{cluster.http}/v2/models/echo/versions/3/infer"
+    poison = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [-9]}]}
+    overrides = [doomed, "cluster.settle_s=15"]
+    async with Load(cluster.http, rate=40) as load:
+        command = asyncio.to_thread(cluster.run, "apply", overrides=overrides, check=False)
+        apply = asyncio.create_task(command)
+        async with httpx.AsyncClient(timeout=5) as client:
+            while not apply.done():
+                with contextlib.suppress(httpx.HTTPError):
+                    await client.post(url, json=poison)
+                await asyncio.sleep(0.2)
+        done = await apply
+    assert done.returncode == 1
+    assert "echo 3" in done.stderr
+    assert "former deployment serves" in done.stdout
+    assert load.answers.right == load.answers.sent
     assert plan(cluster)[0] == 0
 
 

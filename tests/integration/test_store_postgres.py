@@ -15,6 +15,7 @@ from serve_app.store.deployments import DeploymentLog
 from serve_app.store.engine import connect, transaction
 from tests.integration.postgres import PASSWORD, USER, admin, postgres
 from tests.unit.store.deployment_suite import DOCUMENT, DeploymentSuite, config
+from tests.unit.store.lease_suite import LeaseSuite
 
 _VARIABLE = "SERVE_APP_TEST_DATABASE_PASSWORD"
 _numbers = count()
@@ -41,6 +42,10 @@ def _config(port: int, name: str) -> DatabaseConfig:
 
 
 class TestDeploymentsOnPostgres(DeploymentSuite):
+    pass
+
+
+class TestLeaseOnPostgres(LeaseSuite):
     pass
 
 

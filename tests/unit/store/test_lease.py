@@ -1,57 +1,14 @@
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from serve_app.config.cluster import DatabaseConfig
-from serve_app.errors import DeploymentConflict
-from serve_app.store.deployments import DeploymentLog
-from serve_app.store.lease import applying
-from tests.unit.store.deployment_suite import DOCUMENT, config
-
-HOLD = """
-import sys
-from serve_app.config.cluster import DatabaseConfig
-from serve_app.store.lease import applying
-with applying(DatabaseConfig(url=sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+from tests.unit.store.lease_suite import LeaseSuite
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> DatabaseConfig:
-    return DatabaseConfig(url=f"sqlite:///{tmp_path}/not there yet/log.db")
-
-
-def test_one_process_at_a_time_and_none_that_has_died(database: DatabaseConfig) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, database.url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        conflict = pytest.raises(DeploymentConflict, match="another apply is at work on database")
-        with conflict, applying(database):
-            pass
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-    with applying(database):
-        pass
-
-
-def test_the_holder_can_write_and_gives_the_right_back(database: DatabaseConfig) -> None:
-    with applying(database):
-        assert DeploymentLog(database).record("ada", config(database), DOCUMENT) == 1
-    with applying(database), pytest.raises(DeploymentConflict), applying(database):
-        pass
-    with pytest.raises(RuntimeError), applying(database):
-        raise RuntimeError
-    with applying(database):
-        pass
+class TestLeaseOnSqlite(LeaseSuite):
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> DatabaseConfig:
+        return DatabaseConfig(url=f"sqlite:///{tmp_path}/not there yet/log.db")
