@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def alone(config: Config) -> Iterator[DeploymentLog]:
 
 def apply(
     config: Config, home: Path, target: Target, log: DeploymentLog, actor: str, note: str = ""
-) -> bool:
+) -> int | None:
     """Plans, shows the plan and carries it out; call it inside `alone`.
 
     Args:
@@ -64,7 +64,7 @@ def apply(
         note: why, for the record.
 
     Returns:
-        Whether there was anything to do.
+        The revision under which it is recorded; None if there was nothing to do.
 
     Raises:
         DeploymentConflict: somebody else has changed the cluster; theirs stays.
@@ -79,7 +79,7 @@ def apply(
             raise ClusterError("\n".join([*found.plan.refusals, "Nothing was changed."]))
         if not found.plan.changes:
             wait_until_ready(api, config, found.after)
-            return False
+            return None
         revision = log.record(actor, config, found.after)
         try:
             _carry_out(api, config, found)
@@ -90,7 +90,7 @@ def apply(
                 log.finish(revision, "failed", _reason(note, str(error) or type(error).__name__))
             raise
         _record_success(log, revision, note)
-    return True
+    return revision
 
 
 def _carry_out(api: ServeApi, config: Config, found: Survey) -> None:
@@ -123,7 +123,7 @@ def _undo(api: ServeApi, found: Survey, config: Config) -> None:
                 remove(api, timeout_s)
         else:
             with step("Putting the former deployment back"):
-                back = restore(api, found.before, timeout_s)
+                back = restore(api, found.before, found.healthy, timeout_s)
             say("The former deployment serves." if back else "The former deployment is NOT ready.")
     except ClusterError as error:
         complain(f"The former deployment could not be put back: {error}")
@@ -139,14 +139,13 @@ def remove(api: ServeApi, timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def restore(api: ServeApi, document: Document, timeout_s: float) -> bool:
-    """Puts the last good document back; True when its applications run again."""
+def restore(api: ServeApi, document: Document, healthy: Collection[str], timeout_s: float) -> bool:
+    """Puts the last good document back; True when the applications that ran do so again."""
     api.put(document)
-    names = [application["name"] for application in document["applications"]]
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         applications = api.details().get("applications", {})
-        if all(applications.get(name, {}).get("status") == "RUNNING" for name in names):
+        if all(applications.get(name, {}).get("status") == "RUNNING" for name in healthy):
             return True
         time.sleep(POLL_S)
     return False

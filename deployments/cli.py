@@ -145,9 +145,9 @@ def apply_config(
     from deployments.up import apply_here
 
     config = load_config(overrides or (), config_dir)
-    seconds, changed = apply_here(config, home_dir(), getpass.getuser())
-    if changed:
-        say(f"Applied in {seconds:.0f} s.")
+    seconds, revision = apply_here(config, home_dir(), getpass.getuser())
+    if revision is not None:
+        say(f"Revision {revision} serves after {seconds:.0f} s.")
 
 
 def _plan(overrides: list[str] | None, config_dir: Path | None, as_json: bool) -> None:

@@ -34,6 +34,8 @@ class Survey:
     plan: Plan
     sick: tuple[str, ...]
     """Labels of what shall run and is not ready now."""
+    healthy: frozenset[str]
+    """Names of the applications that run as they should."""
 
 
 def survey(api: ServeApi, config: Config, home: Path, target: Target) -> Survey:
@@ -56,7 +58,9 @@ def survey(api: ServeApi, config: Config, home: Path, target: Target) -> Survey:
         problems=list(_problems(before, after, config, target)),
     )
     sick = tuple(label for label, state in states(details, config.models) if not state.ready)
-    return Survey(before, after, plan, sick)
+    applications = details.get("applications", {}).items()
+    healthy = frozenset(name for name, each in applications if each.get("status") == "RUNNING")
+    return Survey(before, after, plan, sick, healthy)
 
 
 def preview(config: Config, home: Path) -> Plan:

@@ -48,11 +48,11 @@ def up(config: Config, home: Path, actor: str) -> float:
         return time.monotonic() - began
 
 
-def apply_here(config: Config, home: Path, actor: str) -> tuple[float, bool]:
+def apply_here(config: Config, home: Path, actor: str) -> tuple[float, int | None]:
     """Applies the config to the cluster that runs; see `deployments.apply.apply`.
 
     Returns:
-        Seconds until everything answered, and whether there was anything to do.
+        Seconds until everything answered, and the revision; None if there was nothing to do.
 
     Raises:
         ClusterError: no cluster runs, or it failed and what ran before runs again.
@@ -62,8 +62,8 @@ def apply_here(config: Config, home: Path, actor: str) -> tuple[float, bool]:
         target = running_target(config, home)
         prepare(config, home, target)
         with alone(config) as log:
-            changed = apply(config, home, target, log, actor)
-    return time.monotonic() - began, changed
+            revision = apply(config, home, target, log, actor)
+    return time.monotonic() - began, revision
 
 
 def down(home: Path, timeout_s: float) -> bool:

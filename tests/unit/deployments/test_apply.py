@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from deployments import apply as apply_module
 from deployments import revisions
 from deployments.apply import alone, apply
 from deployments.manifest import render
+from deployments.node import LocalNode
+from deployments.survey import survey
 from deployments.target import Target, build_id
 from serve_app.config.load import load_config
 from serve_app.config.root import Config
@@ -45,7 +49,7 @@ class Bench:
         selected = ["env=test", "model=[echo]", database, *joined, *timing]
         return load_config([*selected, *overrides], CONFIGS)
 
-    def apply(self, *overrides: str, actor: str = "ada", home: Path | None = None) -> bool:
+    def apply(self, *overrides: str, actor: str = "ada", home: Path | None = None) -> int | None:
         config = self.config(*overrides, home=home)
         with alone(config) as log:
             return apply(config, self.home, Target(self.ray.url, "t", None), log, actor)
@@ -68,8 +72,8 @@ def bench(tmp_path: Path, ray: RayStub, monkeypatch: pytest.MonkeyPatch) -> Benc
 
 
 def test_the_second_time_is_no_deployment(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.apply()
-    assert not bench.apply()
+    assert bench.apply() == 1
+    assert bench.apply() is None
     assert "No changes" in capsys.readouterr().out
     assert len(bench.ray.puts) == 1
     assert [row.outcome for row in bench.rows()] == ["applied"]
@@ -264,6 +268,29 @@ def test_other_applications_on_the_cluster_are_not_removed(bench: Bench) -> None
     with pytest.raises(ClusterError, match="not ours: theirs"):
         bench.apply()
     assert not bench.ray.puts
+
+
+def test_what_this_machine_knows_is_refused_as_well(bench: Bench) -> None:
+    bench.apply()
+    node = LocalNode(0, 0.0, bench.ray.url, "mark", {"gcs_port": 1})
+    target = Target(bench.ray.url, "t", node)
+    with socket.create_server(("127.0.0.1", 0)) as taken, target.api() as api:
+        port = taken.getsockname()[1]
+        found = survey(api, bench.config(f"metrics.port={port}"), bench.home, target).plan
+    assert any(f"Port {port} is taken by pid {os.getpid()}" in each for each in found.refusals)
+    # The other listeners are ours: they have not moved.
+    assert sum("is taken by" in each for each in found.refusals) == 1
+    assert any("cluster.gcs_port\n  Ray was started with 1" in each for each in found.refusals)
+
+
+def test_on_a_cluster_that_may_grow_a_lack_of_cpus_is_no_refusal(bench: Bench) -> None:
+    bench.ray.cpus = 0.1
+    target = Target(bench.ray.url, "t", None)
+    with target.api() as api:
+        found = survey(api, bench.config(), bench.home, target).plan
+    assert found.resources is not None
+    assert "Does not fit" in found.resources.shortage
+    assert not found.refusals
 
 
 def test_rollback_puts_the_one_before_back_and_twice_returns(bench: Bench) -> None:

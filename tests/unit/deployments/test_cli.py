@@ -118,7 +118,7 @@ def test_plan_apply_plan_and_back(run: Shell, ray: RayStub) -> None:
 
     code, out, _ = run("apply", SCALED)
     assert code == 0
-    assert "Applied in" in out
+    assert "Revision 2 serves after" in out
     code, out, _ = run("rollback", "1")
     assert code == 0
     assert "Revision 1 serves again." in out
