@@ -253,5 +253,5 @@ def _model_route(
         inputs=model.inputs,
         outputs=model.outputs,
         versions=versions,
-        candidates=model.release.candidates,
+        release=model.release,
     )

@@ -54,7 +54,8 @@ def describe(table: RouteTable, model: str, version: str | None = None) -> Model
     if version is None:
         chosen, versions = _default(route), tuple(route.versions)
     else:
-        chosen, versions = table.version(model, version), (version,)
+        chosen = table.version(model, version)
+        versions = (chosen.key.version,)
     return ModelDescription(
         route.name,
         versions,
@@ -68,7 +69,7 @@ def describe(table: RouteTable, model: str, version: str | None = None) -> Model
 def _default(model: ModelRoute) -> VersionRoute:
     """The version with most of the traffic, of the ready ones if there are any."""
     candidate = max(
-        model.candidates,
+        model.release.candidates,
         key=lambda each: (model.versions[each.version].replicas > 0, each.weight),
     )
     return model.versions[candidate.version]

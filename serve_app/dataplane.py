@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 
+from serve_app.arms import ArmStatistics
 from serve_app.batching import BatchObserver, VersionQueue
 from serve_app.config.ingress import RequestLimits
 from serve_app.context import current_request
 from serve_app.domain.gateway import Gateway
-from serve_app.domain.inference import InferenceRequest, InferenceResult, VersionKey
+from serve_app.domain.inference import InferenceRequest, InferenceResult, Layout, VersionKey
 from serve_app.domain.routing import (
     EMPTY_TABLE,
     ModelRoute,
@@ -17,64 +18,11 @@ from serve_app.domain.routing import (
     VersionRoute,
     choose_version,
 )
-from serve_app.domain.tensor import DATATYPES, Array, nbytes, shape_fits
-from serve_app.errors import (
-    Draining,
-    InvalidInput,
-    ModelFailed,
-    NotReady,
-    Overloaded,
-    PayloadTooLarge,
-    ServeAppError,
-    VersionNotFound,
-)
+from serve_app.errors import Draining, NotReady, Overloaded, ServeAppError
+from serve_app.inputs import lay_out
+from serve_app.shadow import Shadows
 from serve_app.telemetry.trace import RequestTrace
-from serve_app.waiting import ALONE, Member
-
-Settled = Callable[[InferenceResult | None, ServeAppError | None], None]
-"""Takes the result of a request or the error that it failed with: exactly one of them is given."""
-
-
-class Ticket:
-    """One request that the data plane works on."""
-
-    __slots__ = ("_key", "_plane", "_queue", "_settled", "_wanted", "member")
-
-    member: Member
-
-    def __init__(
-        self,
-        plane: DataPlane,
-        queue: VersionQueue,
-        key: VersionKey,
-        wanted: tuple[str, ...] | None,
-        settled: Settled,
-    ) -> None:
-        self._plane = plane
-        self._queue = queue
-        self._key = key
-        self._wanted = wanted
-        self._settled = settled
-
-    def settle(self, outputs: Mapping[str, Array] | None, error: ServeAppError | None) -> None:
-        """The batcher's answer."""
-        self._plane.in_flight -= 1
-        if outputs is None:
-            self._settled(None, error)
-            return
-        if self._wanted is not None:
-            try:
-                outputs = {name: outputs[name] for name in self._wanted}
-            except KeyError as missing:
-                self._settled(None, ModelFailed(f"the model gave no output {missing}"))
-                return
-        self._settled(InferenceResult(self._key.model, self._key.version, outputs), None)
-
-    def cancel(self) -> None:
-        """Withdraws the request, if it has not been settled: nobody hears of it any more."""
-        if not self.member.done:
-            self._plane.in_flight -= 1
-            self._queue.withdraw(self.member)
+from serve_app.ticket import Settled, Ticket
 
 
 class DataPlane:
@@ -91,6 +39,8 @@ class DataPlane:
         self._limits = limits
         self._observe = observe
         self._queues: dict[VersionKey, VersionQueue] = {}
+        self.arms = ArmStatistics()
+        self.shadows = Shadows(self, self.arms)
         self.table: RouteTable = EMPTY_TABLE
         self.draining = False
         self.in_flight = 0
@@ -110,11 +60,9 @@ class DataPlane:
         if table.revision <= self.table.revision:
             return
         self.table = table
-        routes = {
-            route.key: route for model in table.models.values() for route in model.versions.values()
-        }
         for key, queue in list(self._queues.items()):
-            route = routes.get(key)
+            model = table.models.get(key.model)
+            route = None if model is None else model.versions.get(key.version)
             if route is None:
                 del self._queues[key]
                 queue.close(NotReady(f"{key} was removed"))
@@ -133,22 +81,23 @@ class DataPlane:
             Draining: this ingress is shutting down.
             ModelNotFound: there is no such model.
             VersionNotFound: it has no such version.
-            Overloaded: the queue of the version that will answer is full.
+            Overloaded: the queue of the version that will answer is full, and that of its
+                fallback.
         """
         if self.draining:
             raise Draining("this server is shutting down")
         route = self.table.model(model)
-        if version is not None:
-            target = route.versions.get(version)
-            if target is None:
-                raise VersionNotFound(model, version)
-        else:
-            target = route.arms[0][1] if len(route.arms) == 1 else None
-        if target is not None:
-            queue = self._queues.get(target.key)
-            if queue is not None and queue.full:
-                raise Overloaded("the queue of this version is full")
+        choice = route.only if version is None else choose_version(route, version, "")
+        if choice is not None and self._full(choice.route) and self._full(choice.spare):
+            if choice.arm and route.measured:
+                self.arms.count_fault(choice.route.key)
+            raise Overloaded("the queue of this version is full")
         return route
+
+    def _full(self, route: VersionRoute | None) -> bool:
+        """Whether a version cannot take a request; nobody can take none."""
+        queue = None if route is None else self._queues.get(route.key)
+        return route is None or (queue is not None and queue.full)
 
     def start(
         self,
@@ -173,31 +122,35 @@ class DataPlane:
             raise Draining("this server is shutting down")
         model = self.table.model(request.model)
         trace.model = model.name
-        route = choose_version(model, request.version, request.request_id)
+        choice = choose_version(model, request.version, request.request_id, request.caller)
+        route = choice.route
         trace.version = route.key.version
-        if request.version is None:
-            trace.arm = trace.version
-        inputs = request.inputs
-        rows, signature = self._check(model, inputs)
-        wanted = _wanted(model, request.outputs) if request.outputs else None
-        trace.rows = rows
+        trace.arm = choice.arm
+        layout = request.layout or Layout()
+        if layout.model is not model:
+            lay_out(layout, model, request, self._limits)
+        trace.rows = layout.rows
         timeout_s = route.timeout_s
         if request.timeout_s is not None and request.timeout_s < timeout_s:
             timeout_s = request.timeout_s
-        queue = self._queues.get(route.key)
-        if queue is None:
-            queue = self._open(route)
-        ticket = Ticket(self, queue, route.key, wanted, settle)
-        ticket.member = queue.submit(
-            inputs,
-            rows=rows,
-            size=sum([nbytes(array) for array in inputs.values()]),
-            deadline=trace.started + timeout_s,
-            signature=signature,
-            trace=trace,
-            settle=ticket.settle,
-            gather_s=gather_s,
-        )
+        deadline = trace.started + timeout_s
+        ticket = Ticket(self, model, choice, layout.outputs, settle)
+        try:
+            ticket.queue = self.queue(route)
+            ticket.member = ticket.queue.submit(
+                request.inputs,
+                rows=layout.rows,
+                size=layout.size,
+                deadline=deadline,
+                signature=layout.signature,
+                trace=trace,
+                settle=ticket.settle,
+                gather_s=gather_s,
+            )
+        except ServeAppError as error:
+            ticket.refused(error, request.inputs, layout, deadline, trace)
+        if model.mirrors and request.version is None:
+            ticket.shadows = self.shadows.mirror(model, request, layout, ticket.key, ticket.queue)
         self.in_flight += 1
         return ticket
 
@@ -229,6 +182,19 @@ class DataPlane:
         finally:
             ticket.cancel()
 
+    def queue(self, route: VersionRoute) -> VersionQueue:
+        """The queue of a version of the table in use.
+
+        Raises:
+            NotReady: it has no replica.
+        """
+        if not route.replicas:
+            raise NotReady(
+                f"version {route.key.version!r} of model {route.key.model!r} is not ready"
+            )
+        queue = self._queues.get(route.key)
+        return self._open(route) if queue is None else queue
+
     def _open(self, route: VersionRoute) -> VersionQueue:
         queue = self._queues[route.key] = VersionQueue(
             route.key,
@@ -241,82 +207,6 @@ class DataPlane:
         )
         return queue
 
-    def _check(self, model: ModelRoute, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
-        """Checks names, datatypes, shapes and rows; returns rows and the batching signature.
-
-        The common case, rows that are all alike and nothing wrong, is decided in a few comparisons;
-        everything else takes the long way, which also finds the words.
-        """
-        rows = 0
-        for name, dtype, row_shape in model.row_inputs:
-            array = inputs.get(name)
-            if array is None or array.dtype is not dtype or array.shape[1:] != row_shape:
-                break
-            count = array.shape[0] if array.ndim else 0
-            if rows and rows != count:
-                break
-            rows = count
-        else:
-            if len(inputs) == len(model.row_inputs) and 0 < rows <= self._limits.max_rows:
-                return rows, ()
-        return self._check_slowly(model, inputs)
-
-    def _check_slowly(self, model: ModelRoute, inputs: Mapping[str, Array]) -> tuple[int, Hashable]:
-        if len(inputs) > self._limits.max_tensors:
-            raise PayloadTooLarge(f"at most {self._limits.max_tensors} inputs", "inputs")
-        rows = 1
-        signature: list[tuple[int, ...]] = []
-        for spec in model.inputs:
-            array = inputs.get(spec.name)
-            if array is None:
-                raise InvalidInput(
-                    f"input {spec.name!r} is missing; this model takes "
-                    + ", ".join(repr(each.name) for each in model.inputs),
-                    "inputs",
-                )
-            if array.dtype != spec.dtype:
-                raise InvalidInput(
-                    f"input {spec.name!r}: datatype {DATATYPES[array.dtype]} is not the declared "
-                    f"{spec.datatype}",
-                    f"inputs[{list(inputs).index(spec.name)}].datatype",
-                )
-            shape = array.shape
-            if not shape_fits(shape, spec.shape):
-                raise InvalidInput(
-                    f"input {spec.name!r}: shape {list(shape)} does not fit the declared "
-                    f"{list(spec.shape)}",
-                    f"inputs[{list(inputs).index(spec.name)}].shape",
-                )
-            signature.append(shape[1:])
-        if len(inputs) != len(model.inputs):
-            declared = {spec.name for spec in model.inputs}
-            extra = next(name for name in inputs if name not in declared)
-            raise InvalidInput(
-                f"input {extra!r} is not an input of this model; it takes "
-                + ", ".join(map(repr, sorted(declared))),
-                f"inputs[{list(inputs).index(extra)}].name",
-            )
-        if not model.batchable:
-            return 1, ALONE
-        rows = self._rows(inputs)
-        return rows, tuple(signature)
-
-    def _rows(self, inputs: Mapping[str, Array]) -> int:
-        sizes = {array.shape[0] for array in inputs.values()}
-        if len(sizes) > 1:
-            raise InvalidInput(
-                f"all inputs must have the same number of rows, not {sorted(sizes)}",
-                "inputs",
-            )
-        rows: int = sizes.pop()
-        if rows == 0:
-            raise InvalidInput("at least one row is needed", "inputs[0].shape")
-        if rows > self._limits.max_rows:
-            raise PayloadTooLarge(
-                f"{rows} rows are more than the allowed {self._limits.max_rows}", "inputs[0].shape"
-            )
-        return rows
-
 
 def _replicas(route: VersionRoute, table: RouteTable) -> int:
     """How many replicas this ingress keeps busy, if all ingresses are."""
@@ -327,16 +217,3 @@ def _slots(route: VersionRoute, table: RouteTable) -> int:
     """This ingress' share of the batches that the version's replicas work on at a time."""
     total = route.replicas * route.batching.slots_per_replica
     return max(1, total // max(1, table.ingresses))
-
-
-def _wanted(model: ModelRoute, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The requested outputs, checked."""
-    declared = [spec.name for spec in model.outputs]
-    for index, name in enumerate(names):
-        if name not in declared:
-            raise InvalidInput(
-                f"output {name!r} is not an output of this model; it has "
-                + ", ".join(map(repr, declared)),
-                f"outputs[{index}].name",
-            )
-    return names

@@ -30,6 +30,7 @@ EXTRA_FIELDS: tuple[str, ...] = (
     "model",
     "version",
     "arm",
+    "fallback_from",
     "protocol",
     "transport",
     "status",

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
+from serve_app.domain.control import (
+    Author,
+    Outcome,
+    Receipt,
+    ReceiptStatus,
+    Revision,
+    Rollout,
+    RolloutState,
+    Steering,
+)
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
-from serve_app.domain.routing import BatchingPolicy, Candidate, ModelRoute, RouteTable, VersionRoute
+from serve_app.domain.release import Candidate, Release
+from serve_app.domain.routing import BatchingPolicy, ModelRoute, RouteTable, VersionRoute
 from serve_app.domain.tensor import Array, TensorSpec
+from serve_app.errors import Conflict, ModelNotFound, RevisionConflict, RevisionNotFound
 from serve_app.telemetry.trace import RequestTrace
 
 Compute = Callable[[VersionKey, Mapping[str, Array]], Mapping[str, Array]]
@@ -44,8 +58,12 @@ def model_route(
     batching: BatchingPolicy | None = None,
     timeout_s: float = 5.0,
     idempotent: bool = True,
+    **release: Any,
 ) -> ModelRoute:
-    """A model whose outputs mirror its inputs unless given, with version 1 ready."""
+    """A model whose outputs mirror its inputs unless given, with version 1 ready.
+
+    Further fields of the release, such as `sticky` or `mirror`, go by their names.
+    """
     weights = weights or {"1": 100}
     versions = {
         version: VersionRoute(
@@ -65,7 +83,9 @@ def model_route(
         inputs=inputs,
         outputs=inputs if outputs is None else outputs,
         versions=versions,
-        candidates=tuple(Candidate(version=v, weight=w) for v, w in weights.items()),
+        release=Release(
+            candidates=tuple(Candidate(version=v, weight=w) for v, w in weights.items()), **release
+        ),
     )
 
 
@@ -83,3 +103,104 @@ class RecordingTelemetry:
     def finish(self, trace: RequestTrace, status: int, code: str) -> None:
         """See `serve_app.telemetry.sink.Telemetry`."""
         self.finished.append((trace, status, code))
+
+
+class FakeControl:
+    """Keeps releases in memory; every change is in force at once, as if all versions were ready."""
+
+    def __init__(self, **releases: Release) -> None:
+        self._revisions = {model: [_revision(model, 1, each)] for model, each in releases.items()}
+        self.rollout: Rollout | None = None
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
+        self.authors: list[Author] = []
+
+    async def release(self, model: str) -> Revision:
+        """See `serve_app.domain.control.Control`; so are all others."""
+        return self._history(model)[-1]
+
+    async def change(
+        self, model: str, release: Release, author: Author, expected: int | None
+    ) -> Revision:
+        """Appends a revision."""
+        history = self._history(model)
+        if expected not in (None, history[-1].number):
+            raise RevisionConflict(model, expected or 0, history[-1].number)
+        self.authors.append(author)
+        history.append(_revision(model, history[-1].number + 1, release, author))
+        return history[-1]
+
+    async def revisions(self, model: str, limit: int, before: int | None) -> Sequence[Revision]:
+        """The newest first."""
+        found = [each for each in self._history(model) if before is None or each.number < before]
+        return found[: -limit - 1 : -1]
+
+    async def rollback(
+        self, model: str, number: int | None, author: Author, expected: int | None
+    ) -> Revision:
+        """Appends an old release as a new revision."""
+        history = self._history(model)
+        wanted = history[-1].number - 1 if number is None else number
+        for each in history:
+            if each.number == wanted:
+                return await self.change(model, each.release, author, expected)
+        raise RevisionNotFound(model, wanted)
+
+    async def rollouts(self, model: str, limit: int) -> Sequence[Rollout]:
+        """The one that a test has put here."""
+        self._history(model)
+        return [self.rollout] if self.rollout is not None else []
+
+    async def steer(self, model: str, verb: Steering, author: Author) -> Rollout:
+        """Moves it to the state that the verb names."""
+        self._history(model)
+        if self.rollout is None:
+            raise Conflict(f"model {model!r} has no rollout that is going on")
+        self.authors.append(author)
+        states: dict[Steering, RolloutState] = {
+            "promote": "promoted",
+            "pause": "paused",
+            "resume": "progressing",
+            "rollback": "rolled_back",
+        }
+        self.rollout = self.rollout.model_copy(update={"state": states[verb]})
+        return self.rollout
+
+    async def record(self, model: str, outcomes: Sequence[Outcome]) -> Sequence[Receipt]:
+        """Counts each request id once."""
+        self._history(model)
+        receipts = []
+        for each in outcomes:
+            known = (model, each.request_id) in self.outcomes
+            self.outcomes.setdefault((model, each.request_id), each)
+            status: ReceiptStatus = "duplicate" if known else "counted"
+            receipts.append(Receipt(request_id=each.request_id, status=status))
+        return receipts
+
+    async def report(self, model: str) -> Mapping[str, Any]:
+        """How many outcomes there are."""
+        self._history(model)
+        return {"model": model, "outcomes": len(self.outcomes)}
+
+    async def disagreements(self, model: str, limit: int) -> Sequence[Mapping[str, Any]]:
+        """None."""
+        self._history(model)
+        return []
+
+    def _history(self, model: str) -> list[Revision]:
+        try:
+            return self._revisions[model]
+        except KeyError:
+            raise ModelNotFound(model) from None
+
+
+def _revision(model: str, number: int, release: Release, author: Author | None = None) -> Revision:
+    author = author or Author(actor="test")
+    return Revision(
+        model=model,
+        number=number,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        actor=author.actor,
+        reason=author.reason,
+        release=release,
+        changes=(),
+    )

@@ -17,6 +17,9 @@ class HttpConfig(Schema):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=1, le=65535)
     docs: bool = Field(True, description="serve /docs and /openapi.json")
+    admin: bool = Field(
+        True, description="serve /admin/v1; on loopback only, as nobody is authenticated yet"
+    )
     max_connections: int = Field(10_000, ge=1, description="open connections per ingress replica")
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="of one request, decoded")
     max_buffered_bytes: int = Field(

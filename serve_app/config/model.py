@@ -16,7 +16,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from serve_app.config.schema import Schema
 from serve_app.config.secret import without_password
-from serve_app.domain.routing import BatchingPolicy, Candidate
+from serve_app.domain.release import Release
+from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Name, TensorSpec
 
 TARGET_PATTERN = r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)+$"
@@ -113,22 +114,6 @@ class VersionConfig(Schema):
     metadata: dict[str, str] = Field(default_factory=dict, description="shown to clients")
 
 
-class ReleaseConfig(Schema):
-    """Which versions take how much of a model's traffic."""
-
-    candidates: tuple[Candidate, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _weights(self) -> Self:
-        total = sum(candidate.weight for candidate in self.candidates)
-        if total != 100:
-            raise ValueError(f"the weights of all candidates must sum up to 100, not {total}.")
-        names = [candidate.version for candidate in self.candidates]
-        if len(set(names)) != len(names):
-            raise ValueError("each version may stand here once.")
-        return self
-
-
 class ModelConfig(Schema):
     """One model as clients see it, and everything needed to run it."""
 
@@ -136,7 +121,7 @@ class ModelConfig(Schema):
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     versions: dict[Name, VersionConfig] = Field(min_length=1)
-    release: ReleaseConfig
+    release: Release
 
     @model_validator(mode="after")
     def _distinct_tensors(self) -> Self:

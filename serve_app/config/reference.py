@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -162,7 +162,7 @@ def _kind(kind: Any) -> str:
         return ", ".join(f"`{option}`" for option in get_args(kind))
     if get_origin(kind) is tuple:
         return f"list of {_kind(get_args(kind)[0])}s"
-    if get_origin(kind) is dict:
+    if get_origin(kind) in (dict, Mapping):
         return "mapping"
     return _TYPES[kind]
 

@@ -13,8 +13,10 @@ from serve_app.config.ingress import IngressConfig
 from serve_app.config.listener import GrpcConfig, HttpConfig, MetricsConfig
 from serve_app.config.model import ModelConfig
 from serve_app.config.schema import Schema
+from serve_app.domain.release import faults
 from serve_app.domain.tensor import Name
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 GRPC_AGE_JITTER = 1.1
 """gRPC lets a connection live up to a tenth longer than its maximum age."""
 GRPC_GRACE_S = 2.0
@@ -35,21 +37,16 @@ class Config(Schema):
 
     @model_validator(mode="after")
     def _between_groups(self) -> Config:
-        problems = [*self._versions(), *self._ports(), *self._drain()]
+        problems = [*self._versions(), *self._ports(), *self._drain(), *self._admin()]
         if problems:
             raise ValidationError.from_exception_data("Config", problems)
         return self
 
     def _versions(self) -> Iterator[InitErrorDetails]:
         for name, model in self.models.items():
-            declared = ", ".join(model.versions)
-            for position, candidate in enumerate(model.release.candidates):
-                if candidate.version not in model.versions:
-                    yield _problem(
-                        ("models", name, "release", "candidates", position, "version"),
-                        f'"{candidate.version}" is not a version of {name}. Declared: {declared}.',
-                        candidate.version,
-                    )
+            outputs = [spec.name for spec in model.outputs]
+            for place, text in faults(model.release, model.versions, outputs):
+                yield _problem(("models", name, "release", *place), text, None)
             inputs = {spec.name for spec in model.inputs}
             for version, settings in model.versions.items():
                 where = ("models", name, "versions", version)
@@ -77,6 +74,16 @@ class Config(Schema):
             for other, taken in ports[:index]:
                 if port == taken:
                     yield _problem((group, "port"), f"{port} is also {other}.port.", port)
+
+    def _admin(self) -> Iterator[InitErrorDetails]:
+        """Nobody is authenticated yet, so only this machine may change releases."""
+        if self.http.admin and self.http.host not in LOOPBACK:
+            yield _problem(
+                ("http", "admin"),
+                f"must be false where http.host is {self.http.host}: everyone who reaches the port "
+                "could change traffic, as clients are not authenticated yet.",
+                self.http.admin,
+            )
 
     def _drain(self) -> Iterator[InitErrorDetails]:
         """A stopping ingress serves its gRPC connections until they have aged out."""

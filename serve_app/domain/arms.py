@@ -15,7 +15,8 @@ class ArmCounts(NamedTuple):
     faults: int
     """Those that the service failed: a 5xx, also one that a fallback hid."""
     latency: tuple[int, ...]
-    """How many were as slow as each bucket of `serve_app.evidence.latency.BOUNDS`."""
+    """How many of the others were as slow as each bucket, by `serve_app.evidence.histogram.BOUNDS`
+    and one above."""
 
 
 class ShadowCounts(NamedTuple):
@@ -24,8 +25,9 @@ class ShadowCounts(NamedTuple):
     compared: int
     disagreed: int
     dropped: int
-    """Not started, for want of room."""
+    """Not computed, for want of room or of a ready replica."""
     failed: int
+    """Not computed for another reason, while the client got an answer."""
 
 
 class Exposure(NamedTuple):
@@ -60,3 +62,5 @@ class IngressReport(NamedTuple):
     shadows: Mapping[VersionKey, ShadowCounts]
     exposures: tuple[Exposure, ...] = ()
     disagreements: tuple[Disagreement, ...] = ()
+    exposures_dropped: int = 0
+    """Those that there were too many of."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.domain.release import Release
 
@@ -66,6 +66,13 @@ class Outcome(_Answer):
     label: int | tuple[int, ...] | None = Field(None, description="the true class of each row")
     number: float | None = Field(None, allow_inf_nan=False)
     reward: float | None = Field(None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [each for each in (self.label, self.number, self.reward) if each is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of label, number and reward.")
+        return self
 
 
 class Receipt(_Answer):

@@ -1,17 +1,38 @@
 """What one inference carries: into the data plane, across the gateway, and back.
 
-These are named tuples: immutable, cheap to build on the hot path, and picklable. Validation has
+Most are named tuples: immutable, cheap to build on the hot path, and picklable. Validation has
 happened before one is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
+from serve_app.domain.caller import UNKNOWN, Caller
 from serve_app.domain.tensor import Array
 
 Parameters = Mapping[str, str | int | float | bool]
+
+
+class Layout:
+    """What the data plane found out about one layout: names, datatypes, shapes, wanted outputs.
+
+    Whoever knows that requests are laid out alike gives all of them the same object. It says
+    nothing about values, and counts for the model route that it was found with.
+    """
+
+    __slots__ = ("model", "outputs", "rows", "signature", "size")
+
+    def __init__(self) -> None:
+        self.model: object = None
+        """The model route that everything else is about; None: nothing is known."""
+        self.rows = 0
+        self.size = 0
+        """Payload bytes."""
+        self.signature: Hashable = ()
+        self.outputs: tuple[str, ...] | None = None
+        """The requested outputs; None means all."""
 
 
 class InferenceRequest(NamedTuple):
@@ -26,6 +47,10 @@ class InferenceRequest(NamedTuple):
     """The client's wish; the version's own timeout caps it."""
     outputs: tuple[str, ...] = ()
     """Names of the requested outputs; empty means all."""
+    layout: Layout | None = None
+    """Shared by requests that differ in their values alone; None: nobody knows of such."""
+    caller: Caller = UNKNOWN
+    """Who sent it, for rules and sticky assignments."""
 
 
 class InferenceResult(NamedTuple):

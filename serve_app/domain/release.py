@@ -6,7 +6,9 @@ docs/releases.md explains the semantics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -238,6 +240,12 @@ class Release(_Value):
         """The versions that take traffic."""
         return frozenset(each.version for each in self.candidates if each.weight)
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of everything in it: equal releases have equal digests."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def with_weights(self, weights: Mapping[str, int]) -> Release:
         """The same release with these weights; a version that is not named gets none.
 
@@ -252,13 +260,14 @@ class Release(_Value):
 
 
 def faults(
-    release: Release, versions: Mapping[str, object]
+    release: Release, versions: Mapping[str, object], outputs: Collection[str] | None = None
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What a release names that a model does not have: where it stands, and what is wrong.
 
     Args:
         release: checked by its schema.
         versions: the model's versions, by name.
+        outputs: the names of the model's outputs; None: not known here.
     """
     declared = ", ".join(versions)
 
@@ -274,7 +283,7 @@ def faults(
     for label, version in release.labels.items():
         if label in versions:
             yield ("labels", label), f'"{label}" is a version: a label needs a name of its own.'
-        if version not in versions:
+        elif version not in versions:
             yield ("labels", label), unknown(version)
     for index, rule in enumerate(release.rules):
         if rule.version not in versions and rule.version not in release.labels:
@@ -283,3 +292,8 @@ def faults(
             yield ("rules", index, "version"), text
     if release.fallback is not None and release.fallback not in versions:
         yield ("fallback",), unknown(release.fallback)
+    for part, settings in (("compare", release.compare), ("outcomes", release.outcomes)):
+        output = None if settings is None else settings.output
+        if outputs is not None and output is not None and output not in outputs:
+            text = f'"{output}" is not an output of this model. Declared: {", ".join(outputs)}.'
+            yield (part, "output"), text

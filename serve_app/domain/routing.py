@@ -6,27 +6,22 @@ in its own process. Two ingresses with the same table choose the same version fo
 
 from __future__ import annotations
 
-from binascii import crc32
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import translate
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.domain.assignment import Seed, key_of, score, seed_of
+from serve_app.domain.caller import TENANT, UNKNOWN, Caller, sticky_value
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.tensor import Name, TensorSpec
+from serve_app.domain.release import Match, Release
+from serve_app.domain.tensor import TensorSpec
 from serve_app.errors import ModelNotFound, NotReady, VersionNotFound
-
-
-class Candidate(BaseModel):
-    """One version and its share of a model's traffic."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Name
-    weight: int = Field(ge=0, le=100, description="percent of the model's traffic")
 
 
 class BatchingPolicy(BaseModel):
@@ -84,16 +79,81 @@ class VersionRoute:
     """Direct channels of the replicas that have announced one; the others are reached by handle."""
 
 
+class Choice(NamedTuple):
+    """Who answers a request. Made once per route, not once per request."""
+
+    route: VersionRoute
+    """It may have no replica, if nothing else does or if it was asked for."""
+    arm: str
+    """The same version if the weights chose it; empty if the client or a rule did."""
+    spare: VersionRoute | None
+    """Who answers if it cannot; None: nobody."""
+
+
+class Arm(NamedTuple):
+    """A candidate with traffic."""
+
+    weight: int
+    seed: Seed
+    choice: Choice
+
+
+class Glob(NamedTuple):
+    """One thing that a rule asks about a caller, and what the answer must look like."""
+
+    query: bool
+    """Whether it is a parameter of the query, and not a header."""
+    name: str
+    pattern: re.Pattern[str]
+
+
+class MatchRule(NamedTuple):
+    """A rule, ready for use."""
+
+    globs: tuple[Glob, ...]
+    choice: Choice
+
+    def fits(self, caller: Caller) -> bool:
+        """Whether a caller is what it asks for."""
+        for query, name, pattern in self.globs:
+            value = caller.query(name) if query else caller.header(name)
+            if value is None or pattern.match(value) is None:
+                return False
+        return True
+
+
+class MirrorRoute(NamedTuple):
+    """A version that computes a share of a model's requests as well."""
+
+    route: VersionRoute
+    share: float
+    seed: Seed
+    candidate: bool
+    """Whether it has traffic of its own, before which mirrored requests must step back."""
+
+
+class Exposing(NamedTuple):
+    """The requests of a model whose outcomes can be reported."""
+
+    output: str
+    """The one whose largest value is the prediction; empty: there is none."""
+    share: float
+    seed: Seed
+
+
 @dataclass(frozen=True)
 class ModelRoute:
-    """One model: its signature, its versions, and how traffic is shared among them."""
+    """One model: its signature, its versions, and how traffic is shared among them.
+
+    What a request needs is derived once, when the first one asks.
+    """
 
     name: str
     description: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     versions: Mapping[str, VersionRoute]
-    candidates: tuple[Candidate, ...]
+    release: Release
 
     @cached_property
     def batchable(self) -> bool:
@@ -109,25 +169,108 @@ class ModelRoute:
         return tuple((spec.name, spec.dtype, spec.shape[1:]) for spec in specs)
 
     @cached_property
-    def arms(self) -> tuple[tuple[int, VersionRoute], ...]:
-        """Cumulative weights over the candidates that are ready.
+    def pinned(self) -> Mapping[str, Choice]:
+        """Choices by what a client may ask for: versions and labels. Nobody stands in for them."""
+        labels = {
+            label: self.versions[version]
+            for label, version in self.release.labels.items()
+            if version in self.versions
+        }
+        return {
+            name: Choice(route, "", None) for name, route in {**labels, **self.versions}.items()
+        }
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """The candidates that have traffic and are ready.
 
         Traffic of a candidate that is not ready falls to the ready ones in proportion to their
-        weights; if none with a weight is ready, nothing is.
+        weights. If none is ready they all stand here: one is chosen, and found not to be ready.
         """
-        arms: list[tuple[int, VersionRoute]] = []
-        total = 0
-        for candidate in self.candidates:
-            route = self.versions[candidate.version]
-            if candidate.weight and route.replicas:
-                total += candidate.weight
-                arms.append((total, route))
-        return tuple(arms)
+        salt = self.release.sticky.salt if self.release.sticky is not None else ""
+        arms = [
+            Arm(
+                candidate.weight,
+                seed_of("arm", salt, self.name, candidate.version),
+                Choice(route, candidate.version, self._spare(candidate.version)),
+            )
+            for candidate in self.release.candidates
+            if candidate.weight and (route := self.versions.get(candidate.version)) is not None
+        ]
+        return tuple([arm for arm in arms if arm.choice.route.replicas] or arms)
+
+    @cached_property
+    def rules(self) -> tuple[MatchRule, ...]:
+        """The rules, in their order."""
+        return tuple(
+            MatchRule(
+                tuple(_globs(rule.match)),
+                Choice(pinned.route, "", self._spare(pinned.route.key.version)),
+            )
+            for rule in self.release.rules
+            if (pinned := self.pinned.get(rule.version)) is not None
+        )
+
+    @cached_property
+    def mirrors(self) -> tuple[MirrorRoute, ...]:
+        """The versions that get a copy of some requests."""
+        serving = self.release.serving
+        return tuple(
+            MirrorRoute(
+                route,
+                mirror.percent / 100.0,
+                seed_of("mirror", self.name, mirror.version),
+                mirror.version in serving,
+            )
+            for mirror in self.release.mirror
+            if (route := self.versions.get(mirror.version)) is not None
+        )
+
+    @cached_property
+    def exposure(self) -> Exposing | None:
+        """Whose outcomes can be reported; None: nobody's."""
+        outcomes = self.release.outcomes
+        if outcomes is None:
+            return None
+        return Exposing(
+            outcomes.output or "", outcomes.sample / 100.0, seed_of("outcomes", self.name)
+        )
+
+    @cached_property
+    def asks(self) -> bool:
+        """Whether the choice depends on who sends a request."""
+        return bool(self.rules) or (self.release.sticky is not None and len(self.arms) > 1)
+
+    @cached_property
+    def measured(self) -> bool:
+        """Whether requests are counted by arm: there is something to compare them with."""
+        release = self.release
+        several = len(release.candidates) > 1
+        return several or bool(release.mirror) or release.outcomes is not None
+
+    @property
+    def only(self) -> Choice | None:
+        """The choice for every request that pins no version, if it is always the same."""
+        arms = self.arms
+        return arms[0].choice if len(arms) == 1 and not self.rules else None
 
     @property
     def ready(self) -> bool:
         """Whether a request that names no version can be answered."""
-        return bool(self.arms)
+        return any(arm.choice.route.replicas or arm.choice.spare is not None for arm in self.arms)
+
+    def _spare(self, version: str) -> VersionRoute | None:
+        """The fallback for a version, if it is another one and ready."""
+        fallback = self.release.fallback
+        route = None if fallback in (None, version) else self.versions.get(fallback or "")
+        return route if route is not None and route.replicas else None
+
+
+def _globs(match: Match) -> Iterator[Glob]:
+    tenant = {} if match.tenant is None else {TENANT: match.tenant}
+    for query, patterns in ((False, match.header), (False, tenant), (True, match.query)):
+        for name, pattern in patterns.items():
+            yield Glob(query, name, re.compile(translate(pattern)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +291,9 @@ class RouteTable:
             raise ModelNotFound(name) from None
 
     def version(self, model: str, version: str) -> VersionRoute:
-        """Looks a version up, ready or not; raises ModelNotFound or VersionNotFound."""
+        """Looks a version or a label up, ready or not; raises ModelNotFound or VersionNotFound."""
         try:
-            return self.model(model).versions[version]
+            return self.model(model).pinned[version].route
         except KeyError:
             raise VersionNotFound(model, version) from None
 
@@ -158,34 +301,42 @@ class RouteTable:
 EMPTY_TABLE = RouteTable(revision=0)
 
 
-def choose_version(model: ModelRoute, pinned: str | None, key: str) -> VersionRoute:
-    """Chooses the version that answers a request.
+def choose_version(
+    model: ModelRoute, pinned: str | None, request_id: str, caller: Caller = UNKNOWN
+) -> Choice:
+    """Chooses the version that answers a request (docs/releases.md, "Choosing a version").
 
-    Pure and deterministic: the same table and key give the same version in every process.
+    Pure and deterministic: the same table, key and caller give the same version in every process.
 
     Args:
         model: the model's route.
-        pinned: the version in the request's path, which bypasses the weights.
-        key: what the assignment sticks to (the request id when nothing else is known).
+        pinned: the version or label in the request's path, which bypasses everything else.
+        request_id: what the assignment sticks to where the release or the caller names nothing.
+        caller: asked only where the release has rules or is sticky.
 
     Raises:
-        VersionNotFound: `pinned` is not a version of this model.
-        NotReady: the pinned version, or every version with a weight, has no ready replica.
+        VersionNotFound: `pinned` is neither a version nor a label of this model.
+        NotReady: the release names no version that the model has.
     """
     if pinned is not None:
-        route = model.versions.get(pinned)
-        if route is None:
-            raise VersionNotFound(model.name, pinned)
-        if not route.replicas:
-            raise NotReady(f"version {pinned!r} of model {model.name!r} is not ready")
-        return route
+        try:
+            return model.pinned[pinned]
+        except KeyError:
+            raise VersionNotFound(model.name, pinned) from None
+    for rule in model.rules:
+        if rule.fits(caller):
+            return rule.choice
     arms = model.arms
-    if not arms:
-        raise NotReady(f"model {model.name!r} has no version that is ready")
     if len(arms) == 1:
-        return arms[0][1]
-    point = crc32(key.encode(), crc32(model.name.encode())) % arms[-1][0]
-    for upper, route in arms:
-        if point < upper:
-            return route
-    raise AssertionError("a point below the last bound always has an arm")
+        return arms[0].choice
+    if not arms:
+        raise NotReady(f"model {model.name!r} has no version to answer")
+    sticky = model.release.sticky
+    value = None if sticky is None else sticky_value(sticky, caller)
+    key = key_of(value or request_id)
+    highest, choice = 0.0, arms[0].choice
+    for weight, seed, each in arms:
+        claim = score(weight, seed, key)
+        if claim > highest:
+            highest, choice = claim, each
+    return choice

@@ -5,6 +5,7 @@ from __future__ import annotations
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
+from serve_app.domain.control import Control
 from serve_app.http.asgi import AsgiApp, Receive, Scope, Send
 from serve_app.http.rest import create_rest
 from serve_app.http.v2.infer import InferEndpoint
@@ -12,7 +13,11 @@ from serve_app.telemetry.sink import Telemetry
 
 
 def create_app(
-    dataplane: DataPlane, http: HttpConfig, limits: RequestLimits, telemetry: Telemetry
+    dataplane: DataPlane,
+    http: HttpConfig,
+    limits: RequestLimits,
+    telemetry: Telemetry,
+    control: Control | None = None,
 ) -> Application:
     """Builds what a listener serves.
 
@@ -21,9 +26,10 @@ def create_app(
         http: caps on bodies and JSON, and whether documentation is served.
         limits: caps on each inference request.
         telemetry: hears of every finished request.
+        control: changes releases and takes outcomes; without it there are no routes for that.
     """
     infer = InferEndpoint(dataplane, http, limits, telemetry)
-    return Application(create_rest(dataplane, http, telemetry, infer), infer)
+    return Application(create_rest(dataplane, http, telemetry, infer, control), infer)
 
 
 class Application:

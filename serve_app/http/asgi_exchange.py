@@ -142,7 +142,7 @@ class AsgiExchange(Exchange):
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             body += b"" if more else b"0\r\n\r\n"
         head, self._head = self._head, b""
-        send_together(self._line.transport, head, body)
+        send_together(self._line.transport, head, [body], len(body))
         if not more:
             self._changed.set()
             self._finish()

@@ -24,6 +24,8 @@ PROBLEM_JSON = (b"content-type", b"application/problem+json")
 JSON = (b"content-type", b"application/json")
 NO_RETRY = (b"x-should-retry", b"false")
 REQUEST_ID = b"x-request-id"
+FALLBACK_FROM = b"x-model-fallback-from"
+"""The version that was chosen, where another one answered."""
 
 
 def is_openai(path: str) -> bool:

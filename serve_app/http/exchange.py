@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from serve_app.domain.raw_tensor import Buffer
 from serve_app.errors import Overloaded, ServeAppError
 from serve_app.http.listener_state import ListenerState
 
@@ -40,13 +41,15 @@ def write_head(
     return head
 
 
-def send_together(transport: asyncio.WriteTransport, head: bytes, body: bytes) -> None:
-    """Writes a head and what follows it, in one piece unless that would copy much."""
-    if len(body) > _JOIN_LIMIT:
+def send_together(
+    transport: asyncio.WriteTransport, head: bytes, parts: Sequence[Buffer], size: int
+) -> None:
+    """Writes a head and a body of so many bytes, in one piece unless that would copy much."""
+    if size > _JOIN_LIMIT:
         transport.write(head)
-        transport.write(body)
+        transport.writelines(parts)
     else:
-        transport.write(head + body)
+        transport.write(b"".join((head, *parts)))
 
 
 class Line(asyncio.Protocol):

@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from serve_app.context import current_request
-from serve_app.dataplane import Ticket
 from serve_app.domain.inference import InferenceResult
 from serve_app.domain.raw_tensor import Buffer
 from serve_app.domain.request_id import request_id
 from serve_app.errors import ClientGone, ServeAppError
 from serve_app.http.body import body_too_large
 from serve_app.http.body_intake import LARGE, BodyIntake
-from serve_app.http.errors import REQUEST_ID, as_serve_app_error, error_response
+from serve_app.http.errors import FALLBACK_FROM, REQUEST_ID, as_serve_app_error, error_response
 from serve_app.http.exchange import CLOSE, Exchange, Line, send_together, write_head
 from serve_app.http.head import trace_context
 from serve_app.http.v2.infer import InferEndpoint, InferHead, InferTarget, infer_path
-from serve_app.http.v2.infer_answer import AnswerForm, encode_infer
+from serve_app.http.v2.infer_answer import AnswerForm
 from serve_app.public_error import OK
 from serve_app.telemetry.trace import RequestTrace
+from serve_app.ticket import Ticket
 
 
 class InferExchange(Exchange):
@@ -186,23 +186,25 @@ class InferExchange(Exchange):
 
     def _answer(self, result: InferenceResult, trace: RequestTrace) -> None:
         try:
-            body, described = encode_infer(result, self._form)
+            lines, size, parts = self._endpoint.answers.encode(result, self._form)
         except Exception as exc:
             self._answer_error(exc, trace)
             return
         listener = self._listener
         if listener.draining:
             self.keep_alive = False
-        # Both values are of patterns that hold no line break.
-        head = b"%b%b%d\r\nx-request-id: %b\r\nx-model-version: %b\r\n%b\r\n" % (
+        # Ids and versions are of patterns that hold no line break.
+        more = b"" if self.keep_alive else CLOSE
+        if trace.fallback_from:
+            more += b"%b: %b\r\n" % (FALLBACK_FROM, trace.fallback_from.encode())
+        head = b"%b%b%d\r\nx-request-id: %b\r\n%b\r\n" % (
             listener.ok,
-            described,
-            len(body),
+            lines,
+            size,
             trace.request_id.encode(),
-            result.version.encode(),
-            b"" if self.keep_alive else CLOSE,
+            more,
         )
-        send_together(self._line.transport, head, body)
+        send_together(self._line.transport, head, parts, size)
         self._endpoint.telemetry.finish(trace, 200, OK)
         self._finish()
 
@@ -218,6 +220,6 @@ class InferExchange(Exchange):
         status, headers, body = error_response(error, path, trace.request_id, trace.version)
         more = () if self.keep_alive else (CLOSE,)
         head = write_head(status, headers, self._listener.date, *more)
-        send_together(self._line.transport, head, body)
+        send_together(self._line.transport, head, [body], len(body))
         self._endpoint.telemetry.finish(trace, status, error.code)
         self._finish()

@@ -10,9 +10,11 @@ from pydantic.json_schema import models_json_schema
 
 from serve_app.errors import (
     BodyTimeout,
+    Conflict,
     DeadlineExceeded,
     PayloadTooLarge,
     RequestError,
+    RevisionConflict,
     RouteNotFound,
     ServeAppError,
     Unavailable,
@@ -28,6 +30,7 @@ TAGS = [
     {"name": "health", "description": "Liveness and readiness"},
     {"name": "repository", "description": "Model repository extension"},
     {"name": "openai", "description": "OpenAI-compatible"},
+    {"name": "admin", "description": "Releases, rollouts and experiments of models"},
 ]
 
 _REF = "#/components/schemas/{model}"
@@ -45,6 +48,8 @@ _ERRORS: dict[int, type[ServeAppError]] = {
         RequestError,
         RouteNotFound,
         BodyTimeout,
+        Conflict,
+        RevisionConflict,
         PayloadTooLarge,
         UnsupportedMediaType,
         ServeAppError,
@@ -57,6 +62,10 @@ _STRING = {"type": "string"}
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _MODEL_VERSION = {
     "x-model-version": {"description": "the version that answered", "schema": _STRING},
+    "x-model-fallback-from": {
+        "description": "the version that was chosen, if another one answered",
+        "schema": _STRING,
+    },
 }
 TIMEOUT_HEADER = {
     "name": "x-request-timeout-ms",

@@ -11,7 +11,9 @@ from starlette.exceptions import HTTPException
 from serve_app.catalogue import RELEASE
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
+from serve_app.domain.control import Control
 from serve_app.errors import InvalidInput, MethodNotAllowed, RequestError, RouteNotFound
+from serve_app.http.admin.routes import admin_router, outcome_router
 from serve_app.http.health import health_router
 from serve_app.http.middleware import RequestEnvelope
 from serve_app.http.openapi import TAGS, DocumentedApp
@@ -22,7 +24,11 @@ from serve_app.telemetry.sink import Telemetry
 
 
 def create_rest(
-    dataplane: DataPlane, http: HttpConfig, telemetry: Telemetry, infer: InferEndpoint
+    dataplane: DataPlane,
+    http: HttpConfig,
+    telemetry: Telemetry,
+    infer: InferEndpoint,
+    control: Control | None = None,
 ) -> FastAPI:
     """Builds the FastAPI application.
 
@@ -31,6 +37,7 @@ def create_rest(
         http: body cap, JSON depth, and whether documentation is served.
         telemetry: hears of every finished request.
         infer: the hot path, documented here as two routes.
+        control: changes releases and takes outcomes; without it those routes do not exist.
     """
     app = DocumentedApp(
         title="serve-app",
@@ -45,6 +52,10 @@ def create_rest(
     app.include_router(protocol_router(dataplane, infer, http.max_json_depth))
     app.include_router(openai_router(dataplane, http.max_json_depth))
     app.include_router(health_router(dataplane))
+    if control is not None:
+        app.include_router(outcome_router(control, http.max_json_depth))
+        if http.admin:
+            app.include_router(admin_router(control, http.max_json_depth))
     app.add_exception_handler(HTTPException, _translate_http)
     app.add_exception_handler(RequestValidationError, _translate_validation)
     app.add_middleware(RequestEnvelope, http=http, telemetry=telemetry)

@@ -17,14 +17,14 @@ from serve_app.log import json_line, rfc3339
 LOGGER = "serve_app.access"
 
 Entry = tuple[
-    float, str, str, str, str, str, str, str, int, str, float, float, float, int, int
+    float, str, str, str, str, str, str, str, str, int, str, float, float, float, int, int
 ]  # fmt: skip
-"""Time, request id, traceparent, model, version, arm, protocol, transport, status, code, duration,
-queue, compute, rows, rows of the batch. A copy: the trace of a request that timed out may still be
-written to."""
+"""Time, request id, traceparent, model, version, arm, fallback from, protocol, transport, status,
+code, duration, queue, compute, rows, rows of the batch. A copy: the trace of a request that timed
+out may still be written to."""
 
-_Way = tuple[str, str, str, str, str, int, str]
-"""Model, version, arm, protocol, transport, status, code."""
+_Way = tuple[str, str, str, str, str, str, int, str]
+"""Model, version, arm, fallback from, protocol, transport, status, code."""
 
 _MAX_WAYS = 1_000
 """So many are remembered; versions come and go for as long as a process lives."""
@@ -61,14 +61,14 @@ class AccessLines:
         lines = []
         second, start = -1, ""
         for (
-            at, request_id, traceparent, model, version, arm, protocol, transport, status, code,
-            duration_s, queue_s, compute_s, rows, batch_rows,
+            at, request_id, traceparent, model, version, arm, fallback_from, protocol, transport,
+            status, code, duration_s, queue_s, compute_s, rows, batch_rows,
         ) in entries:  # fmt: skip
             milliseconds = int(at * 1000.0)
             if milliseconds // 1000 != second:
                 second = milliseconds // 1000
                 start = f'{{"timestamp":"{rfc3339(second)[:-4]}'
-            key = (model, version, arm, protocol, transport, status, code)
+            key = (model, version, arm, fallback_from, protocol, transport, status, code)
             parts = (
                 start,
                 heads[milliseconds % 1000],
@@ -86,8 +86,8 @@ class AccessLines:
 
     def _way(self, key: _Way) -> str:
         """From behind the ids to the first number."""
-        model, version, arm, protocol, transport, status, code = key
-        optional = {"model": model, "version": version, "arm": arm}
+        model, version, arm, fallback_from, protocol, transport, status, code = key
+        optional = {"model": model, "version": version, "arm": arm, "fallback_from": fallback_from}
         fields: dict[str, object] = {name: text for name, text in optional.items() if text}
         fields["protocol"] = protocol
         if transport:

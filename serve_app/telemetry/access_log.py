@@ -55,6 +55,7 @@ class AccessLog:
                 trace.model,
                 trace.version,
                 trace.arm,
+                trace.fallback_from,
                 trace.protocol,
                 trace.transport,
                 status,

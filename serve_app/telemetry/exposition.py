@@ -15,16 +15,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from serve_app.domain.inference import VersionKey
-from serve_app.telemetry.metrics import (
-    COUNTERS,
-    HISTOGRAMS,
-    PROCESS_GAUGES,
-    CounterName,
-    Gauges,
-    Histogram,
-    HistogramName,
-    Labels,
-)
+from serve_app.telemetry.metrics import PROCESS_GAUGES, Gauges, Histogram, Labels
+from serve_app.telemetry.names import COUNTERS, HISTOGRAMS, CounterName, HistogramName
 from serve_app.telemetry.node import NodeTotals
 
 QUEUE_DEPTH = "serve_app_queue_depth_rows"

@@ -11,96 +11,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
+from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import BatchResult, VersionKey
 from serve_app.domain.routing import RouteTable
+from serve_app.telemetry.names import (
+    ARM_FAULTS,
+    ARM_REQUESTS,
+    BATCH_ROWS,
+    BATCHES,
+    CHANNEL_FALLBACKS,
+    COMPUTE_SECONDS,
+    COUNTERS,
+    EXPOSURES_DROPPED,
+    FALLBACKS,
+    HISTOGRAMS,
+    LINES_DROPPED,
+    QUEUE_SECONDS,
+    REQUEST_SECONDS,
+    SECONDS,
+    SHADOWS,
+    TOKENS_COMPUTED,
+    TOKENS_PADDING,
+    CounterName,
+    HistogramName,
+)
 from serve_app.telemetry.trace import RequestTrace
-
-SECONDS: tuple[float, ...] = (
-    0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05,
-    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-)  # fmt: skip
-"""Upper bounds of the buckets for durations."""
-
-ROWS: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0)
-"""Upper bounds of the buckets for batches."""
 
 MAX_SERIES = 2_000
 """Label sets per metric; later ones are counted under `OTHER`."""
 
 OTHER = "_other"
-
-
-@dataclass(frozen=True, slots=True)
-class HistogramName:
-    """One histogram: its name, help, labels and upper bounds."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...]
-    bounds: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CounterName:
-    """One counter: its name, help and labels."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-
-
-_VERSION = ("model_name", "model_version")
-REQUEST_SECONDS = HistogramName(
-    "serve_app_request_duration_seconds",
-    "From the arrival of a request to the end of its answer.",
-    (*_VERSION, "protocol", "code"),
-    SECONDS,
-)
-QUEUE_SECONDS = HistogramName(
-    "serve_app_queue_duration_seconds",
-    "How long a request waited for its batch to leave the ingress.",
-    _VERSION,
-    SECONDS,
-)
-COMPUTE_SECONDS = HistogramName(
-    "serve_app_compute_duration_seconds",
-    "How long a replica computed one batch.",
-    _VERSION,
-    SECONDS,
-)
-BATCH_ROWS = HistogramName("serve_app_batch_size", "Rows of one computed batch.", _VERSION, ROWS)
-HISTOGRAMS: Mapping[str, HistogramName] = {
-    each.name: each for each in (REQUEST_SECONDS, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS)
-}
-
-BATCHES = CounterName(
-    "serve_app_batches_total",
-    "Computed batches, by the way that they took to the replica.",
-    (*_VERSION, "transport"),
-)
-TOKENS_COMPUTED = CounterName(
-    "serve_app_tokens_computed_total",
-    "Positions that a text model computed, padding included.",
-    _VERSION,
-)
-TOKENS_PADDING = CounterName(
-    "serve_app_tokens_padding_total",
-    "Positions that a text model computed although they were padding.",
-    _VERSION,
-)
-CHANNEL_FALLBACKS = CounterName(
-    "serve_app_channel_fallbacks_total",
-    "Batches that took a handle because the direct channel could not.",
-    (*_VERSION, "reason"),
-)
-LINES_DROPPED = CounterName(
-    "serve_app_access_lines_dropped_total",
-    "Lines of the access log that were lost because its writer was behind.",
-)
-COUNTERS: Mapping[str, CounterName] = {
-    each.name: each
-    for each in (BATCHES, TOKENS_COMPUTED, TOKENS_PADDING, CHANNEL_FALLBACKS, LINES_DROPPED)
-}
 
 
 class Histogram:
@@ -220,6 +160,9 @@ class RequestMetrics:
             waited = trace.queue_s
             queue.counts[bisect_left(SECONDS, waited)] += 1
             queue.total += waited
+        if trace.fallback_from:
+            chosen = (trace.model, trace.fallback_from, trace.version, trace.fallback_reason)
+            self._counter(FALLBACKS, chosen).value += 1
 
     def observe_batch(self, key: VersionKey, rows: int, result: BatchResult) -> None:
         """Counts one computed batch; a `serve_app.batching.BatchObserver`."""
@@ -232,6 +175,22 @@ class RequestMetrics:
         if result.tokens:
             series.tokens.value += result.tokens
             series.padding.value += result.padding
+
+    def count_report(self, report: IngressReport) -> None:
+        """Counts what is about to be reported of the arms of releases."""
+        for key, arm in report.arms.items():
+            self._counter(ARM_REQUESTS, key).value += arm.requests
+            self._counter(ARM_FAULTS, key).value += arm.faults
+        for key, shadow in report.shadows.items():
+            results = {
+                "agreed": shadow.compared - shadow.disagreed,
+                "disagreed": shadow.disagreed,
+                "dropped": shadow.dropped,
+                "failed": shadow.failed,
+            }
+            for result, count in results.items():
+                self._counter(SHADOWS, (*key, result)).value += count
+        self._counter(EXPOSURES_DROPPED, ()).value += report.exposures_dropped
 
     def count_fallback(self, key: VersionKey, reason: str) -> None:
         """Counts one batch that could not take the direct channel."""

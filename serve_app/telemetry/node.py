@@ -22,8 +22,6 @@ import orjson
 from serve_app.domain.inference import VersionKey
 from serve_app.process import own_name, owner
 from serve_app.telemetry.metrics import (
-    COUNTERS,
-    HISTOGRAMS,
     PROCESS_GAUGES,
     Counts,
     Gauges,
@@ -31,6 +29,7 @@ from serve_app.telemetry.metrics import (
     Histograms,
     RequestMetrics,
 )
+from serve_app.telemetry.names import COUNTERS, HISTOGRAMS
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from time import monotonic
 
 from serve_app.config.cluster import LogConfig
 from serve_app.config.listener import MetricsConfig
+from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import BatchResult, VersionKey
 from serve_app.errors import ClusterError
 from serve_app.log import LineHandler
@@ -63,6 +64,8 @@ class Recorder:
         """For `DataPlane`: counts one computed batch."""
         self.count_fallback: Callable[[VersionKey, str], None] = self._metrics.count_fallback
         """For the gateway: counts one batch that could not take the direct channel, and why."""
+        self.count_report: Callable[[IngressReport], None] = self._metrics.count_report
+        """For the reporter: counts the arms and shadows of one report."""
 
     def watch(self, plane: Watched, open_connections: Callable[[], int]) -> None:
         """Names the sources of the gauges."""

@@ -9,14 +9,17 @@ class RequestTrace:
     """Filled in along the way of one request; read once, when it is finished.
 
     Model and version are set only after the route table has confirmed them, so that a label never
-    holds what a client made up. The arm is the version that the release assigned; it stays empty
-    where the client pinned the version.
+    holds what a client made up. The arm is the version that the weights of the release assigned; it
+    stays empty where the client pinned the version or a rule decided. If another version answered
+    in place of the one that was chosen, `fallback_from` names that one.
     """
 
     __slots__ = (
         "arm",
         "batch_rows",
         "compute_s",
+        "fallback_from",
+        "fallback_reason",
         "model",
         "protocol",
         "queue_s",
@@ -35,6 +38,8 @@ class RequestTrace:
         self.model = ""
         self.version = ""
         self.arm = ""
+        self.fallback_from = ""
+        self.fallback_reason = ""
         self.rows = 0
         self.queue_s = 0.0
         self.compute_s = 0.0

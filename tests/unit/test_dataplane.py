@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from serve_app.config.ingress import RequestLimits
-from serve_app.dataplane import DataPlane, Ticket
-from serve_app.domain.inference import InferenceRequest, InferenceResult
+from serve_app.dataplane import DataPlane
+from serve_app.domain.inference import InferenceRequest, InferenceResult, Layout
 from serve_app.domain.routing import BatchingPolicy
 from serve_app.domain.tensor import Array, TensorSpec
 from serve_app.errors import (
@@ -28,6 +28,7 @@ from serve_app.errors import (
 )
 from serve_app.telemetry.trace import RequestTrace
 from serve_app.testing import FakeGateway, model_route, route_table
+from serve_app.ticket import Ticket
 
 ROW: Array = np.ones((1, 4), np.float32)
 
@@ -228,6 +229,46 @@ async def test_a_full_queue_refuses_before_anything_is_read() -> None:
     target.draining = True
     with pytest.raises(Draining):
         target.admit("echo", None)
+
+
+# Requests that are laid out alike
+
+
+async def test_a_layout_is_checked_once_per_route() -> None:
+    target, layout = plane(), Layout()
+    for revision in (2, 3):
+        for _ in range(2):
+            trace = RequestTrace("test", "id")
+            inputs = {"x": ROW.repeat(3, axis=0)}
+            await target.infer(InferenceRequest("echo", None, inputs, "id", layout=layout), trace)
+            assert (trace.rows, layout.rows, layout.size) == (3, 3, 48)
+            assert layout.model is target.table.model("echo")
+        target.update(route_table(revision=revision))
+        assert layout.model is not target.table.model("echo")
+
+
+async def test_a_layout_that_one_model_takes_is_checked_for_another() -> None:
+    target, layout = plane(), Layout()
+    narrow = TensorSpec(name="x", datatype="FP32", shape=(-1, 3))
+    target.update(route_table(model_route(), model_route("narrow", inputs=(narrow,)), revision=2))
+    request = InferenceRequest("echo", None, {"x": ROW}, "id", layout=layout)
+    await target.infer(request, RequestTrace("test", "id"))
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="does not fit"):
+            await target.infer(request._replace(model="narrow"), RequestTrace("test", "id"))
+    assert layout.model is target.table.model("echo")
+
+
+async def test_a_layout_keeps_the_wanted_outputs_and_forgets_none_of_its_faults() -> None:
+    target, layout = plane(), Layout()
+    request = InferenceRequest("echo", None, {"x": ROW}, "id", outputs=("x",), layout=layout)
+    for _ in range(2):
+        result = await target.infer(request, RequestTrace("test", "id"))
+        assert list(result.outputs) == ["x"]
+    other = request._replace(outputs=("y",), layout=Layout())
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="'y' is not an output"):
+            await target.infer(other, RequestTrace("test", "id"))
 
 
 # Without a task

@@ -8,9 +8,11 @@ from fastapi import APIRouter, Request, Response
 
 from serve_app.dataplane import DataPlane
 from serve_app.domain.bytes_tensor import bytes_array
+from serve_app.domain.caller import HttpCaller
 from serve_app.domain.inference import InferenceRequest
 from serve_app.errors import InvalidInput, ModelNotFound
 from serve_app.http.body import parse_json
+from serve_app.http.errors import FALLBACK_FROM
 from serve_app.http.head import check_media_type, header_timeout_s
 from serve_app.http.openapi import EMBEDDINGS_EXAMPLES, TIMEOUT_HEADER, json_body, problems
 from serve_app.http.response import json_response
@@ -90,13 +92,14 @@ class OpenAIRoutes:
                 trace.request_id,
                 timeout_s,
                 form.outputs,
+                caller=HttpCaller(headers, request.scope["query_string"]),
             ),
             trace,
         )
-        return json_response(
-            encode_embeddings(result, as_base64=call.base64),
-            headers={"x-model-version": result.version},
-        )
+        more = {"x-model-version": result.version}
+        if trace.fallback_from:
+            more[FALLBACK_FROM.decode()] = trace.fallback_from
+        return json_response(encode_embeddings(result, as_base64=call.base64), headers=more)
 
 
 def _card(model: str) -> dict[str, Any]:

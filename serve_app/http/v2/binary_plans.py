@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from serve_app.config.ingress import RequestLimits
+from serve_app.domain.inference import Layout
 from serve_app.domain.raw_tensor import Buffer, Shape, from_raw
 from serve_app.domain.routing import ModelRoute
 from serve_app.domain.tensor import DATATYPES, Array
+from serve_app.http.v2.infer_answer import AnswerForm
 from serve_app.http.v2.infer_request import InferCall, decode_infer
 
 _MAX_PLANS = 256
@@ -34,7 +36,8 @@ class _Cut(NamedTuple):
 class _Plan(NamedTuple):
     cuts: tuple[_Cut, ...]
     size: int
-    call: InferCall
+    rest: tuple[tuple[str, ...], float | None, AnswerForm, Layout]
+    """The call without its inputs."""
 
 
 class BinaryPlans:
@@ -55,7 +58,7 @@ class BinaryPlans:
                 inputs: dict[str, Array] = {}
                 for name, start, size, datatype, shape, elements, field in plan.cuts:
                     inputs[name] = from_raw(body, start, size, datatype, shape, elements, field)
-                return plan.call._replace(inputs=inputs)
+                return InferCall(inputs, *plan.rest)
         call = decode_infer(body, header_length, model, self._limits, self._max_depth)
         if text and len(text) < _LONGEST:
             self._remember(text, len(body), call)
@@ -77,4 +80,5 @@ class BinaryPlans:
             start += array.nbytes
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
-        self._plans[text] = _Plan(tuple(cuts), size, call._replace(inputs={}))
+        rest = (call.outputs, call.timeout_s, call.form, Layout())
+        self._plans[text] = _Plan(tuple(cuts), size, rest)

@@ -10,29 +10,37 @@ from typing import NamedTuple
 from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
+from serve_app.domain.caller import UNKNOWN, Caller, HttpCaller
 from serve_app.domain.inference import InferenceRequest
 from serve_app.domain.raw_tensor import Buffer
 from serve_app.domain.routing import ModelRoute
 from serve_app.http.asgi import Receive
 from serve_app.http.body import announced_length, read_body
-from serve_app.http.errors import Headers
+from serve_app.http.errors import FALLBACK_FROM, Headers
 from serve_app.http.head import check_media_type, header_timeout_s, shortest
 from serve_app.http.v2.binary_plans import BinaryPlans
-from serve_app.http.v2.infer_answer import HEADER_LENGTH, AnswerForm, encode_infer
+from serve_app.http.v2.infer_answer import HEADER_LENGTH, AnswerForm, InferAnswers
 from serve_app.telemetry.sink import Telemetry
 from serve_app.telemetry.trace import RequestTrace
 
 _NAME = rb"[A-Za-z0-9._-]{1,128}"
-_INFER_PATH = re.compile(rb"/v2/models/(%b)(?:/versions/(%b))?/infer(?:\?.*)?" % (_NAME, _NAME))
+_INFER_PATH = re.compile(rb"/v2/models/(%b)(?:/versions/(%b))?/infer(?:\?(.*))?" % (_NAME, _NAME))
 _LONGEST_PATH = 300
 """What is longer never gets into the cache; only a query can make an infer path so long."""
 
-InferTarget = tuple[str, str | None]
-"""Model, and version if one is pinned."""
+
+class InferTarget(NamedTuple):
+    """What the URL of an infer request names."""
+
+    model: str
+    version: str | None = None
+    """Or a label; None if none is pinned."""
+    query: bytes = b""
+    """Without the question mark, as it was sent."""
 
 
 def infer_target(path: bytes) -> InferTarget | None:
-    """Model and pinned version of an infer path as it was sent; None for every other path."""
+    """What an infer path names, as it was sent; None for every other path."""
     return _target(path) if len(path) <= _LONGEST_PATH else None
 
 
@@ -41,15 +49,15 @@ def _target(path: bytes) -> InferTarget | None:
     match = _INFER_PATH.fullmatch(path)
     if match is None:
         return None
-    model, version = match.groups()
-    return model.decode(), None if version is None else version.decode()
+    model, version, query = match.groups()
+    pinned = None if version is None else version.decode()
+    return InferTarget(model.decode(), pinned, query or b"")
 
 
 def infer_path(target: InferTarget) -> str:
-    """The path of a target."""
-    model, version = target
-    pinned = "" if version is None else f"/versions/{version}"
-    return f"/v2/models/{model}{pinned}/infer"
+    """The path of a target, without its query."""
+    pinned = "" if target.version is None else f"/versions/{target.version}"
+    return f"/v2/models/{target.model}{pinned}/infer"
 
 
 class InferHead(NamedTuple):
@@ -63,6 +71,7 @@ class InferHead(NamedTuple):
     """0 if it does not say."""
     json_length: bytes | None
     """The header Inference-Header-Content-Length."""
+    caller: Caller
 
 
 class InferEndpoint:
@@ -74,6 +83,7 @@ class InferEndpoint:
         self.dataplane = dataplane
         self.telemetry = telemetry
         self.max_body = http.max_body_bytes
+        self.answers = InferAnswers()
         self._plans = BinaryPlans(limits, http.max_json_depth)
 
     def admit(
@@ -86,7 +96,7 @@ class InferEndpoint:
             fields: the request's headers, names in lower case.
             trace: what telemetry learns of this request.
         """
-        model, version = target
+        model, version, query = target
         # Known before anything can fail, so that every failure is counted for its model.
         trace.model = self.dataplane.table.model(model).name
         route = self.dataplane.admit(model, version)
@@ -97,6 +107,7 @@ class InferEndpoint:
             header_timeout_s(fields),
             announced_length(fields, self.max_body),
             fields.get(HEADER_LENGTH),
+            HttpCaller(fields, query) if route.asks else UNKNOWN,
         )
 
     def decode(
@@ -113,7 +124,14 @@ class InferEndpoint:
         if call.timeout_s is not None:
             timeout_s = shortest(timeout_s, call.timeout_s)
         request = InferenceRequest(
-            route.name, head.version, call.inputs, trace.request_id, timeout_s, call.outputs
+            route.name,
+            head.version,
+            call.inputs,
+            trace.request_id,
+            timeout_s,
+            call.outputs,
+            call.layout,
+            head.caller,
         )
         return request, call.form
 
@@ -139,8 +157,9 @@ class InferEndpoint:
         body = await read_body(receive, fields, self.max_body)
         request, form = self.decode(head, body, trace)
         result = await self.dataplane.infer(request, trace)
-        payload, described = encode_infer(result, form)
-        lines = (described + b"%d" % len(payload)).split(b"\r\n")
-        named = [line.partition(b": ") for line in lines]
+        lines, size, parts = self.answers.encode(result, form)
+        named = [line.partition(b": ") for line in (lines + b"%d" % size).split(b"\r\n")]
         headers = [(name, value) for name, _, value in named]
-        return [*headers, (b"x-model-version", result.version.encode())], payload
+        if trace.fallback_from:
+            headers.append((FALLBACK_FROM, trace.fallback_from.encode()))
+        return headers, b"".join(parts)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serve_app.config.ingress import RequestLimits
+from serve_app.domain.inference import Layout
 from serve_app.domain.parameters import check_output_parameters, timeout_s
 from serve_app.domain.raw_tensor import Buffer, Shape, from_raw
 from serve_app.domain.routing import ModelRoute
@@ -28,6 +29,8 @@ class InferCall(NamedTuple):
     outputs: tuple[str, ...]
     timeout_s: float | None
     form: AnswerForm
+    layout: Layout | None = None
+    """Shared by all requests with the same JSON part."""
 
 
 _ALL_JSON = AnswerForm()

@@ -16,7 +16,7 @@ from serve_app.http.head import check_media_type
 from serve_app.http.openapi import infer_operation, json_body, problems
 from serve_app.http.response import json_response
 from serve_app.http.v2 import schema
-from serve_app.http.v2.infer import InferEndpoint
+from serve_app.http.v2.infer import InferEndpoint, InferTarget
 
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"
@@ -152,7 +152,10 @@ class ProtocolRoutes:
 
     async def _hot(self, model: str, version: str | None, request: Request) -> Response:
         headers, body = await self._infer.answer(
-            (model, version), dict(request.scope["headers"]), request.receive, request.state.trace
+            InferTarget(model, version, request.scope["query_string"]),
+            dict(request.scope["headers"]),
+            request.receive,
+            request.state.trace,
         )
         response = Response(body)
         response.raw_headers = headers

@@ -16,7 +16,7 @@ def test_a_version_that_is_not_declared(own: Path, explain: Explain) -> None:
     (own / "model" / "iris.yaml").write_text(text)
     assert explain("model=[iris]", config_dir=own) == (
         f"{own}/model/iris.yaml: models.iris.release.candidates[0].version\n"
-        '  "7" is not a version of iris. Declared: 1.\n'
+        '  "7" is not a version of this model. Declared: 1.\n'
         "Nothing was changed."
     )
 
@@ -26,7 +26,7 @@ def test_a_version_that_is_not_declared(own: Path, explain: Explain) -> None:
     [
         (
             "models.digits.release.candidates=[{version:'7',weight:100}]",
-            'models.digits.release.candidates[0].version\n  "7" is not a version of digits. '
+            'models.digits.release.candidates[0].version\n  "7" is not a version of this model. '
             "Declared: 1, 2, 3.",
         ),
         (
@@ -35,7 +35,7 @@ def test_a_version_that_is_not_declared(own: Path, explain: Explain) -> None:
         ),
         (
             "models.digits.release.candidates=[{version:'1',weight:50},{version:'1',weight:50}]",
-            "models.digits.release\n  each version may stand here once.",
+            "models.digits.release\n  each version may be a candidate once.",
         ),
         (
             "models.digits.release.candidates=[{version:2,weight:100}]",

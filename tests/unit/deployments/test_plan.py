@@ -139,7 +139,7 @@ def test_a_description_changes_in_place_and_a_signature_is_announced() -> None:
     [
         ("http.port=8080", "http.port moves from 8000 to 8080: clients must follow."),
         ("grpc.port=9001", "grpc.port moves from 8001 to 9001: gRPC clients must follow."),
-        ("http.host=0.0.0.0", "http.host moves from 127.0.0.1 to 0.0.0.0: clients must follow."),
+        ("metrics.host=::1", "metrics.host moves from 127.0.0.1 to ::1: scrapers must follow."),
         ("metrics.enabled=false", "The metrics listener is switched off."),
     ],
 )

@@ -74,7 +74,7 @@ def test_the_table_holds_what_an_ingress_needs() -> None:
     assert table.ingresses == 2
     assert {v: route.replicas for v, route in digits.versions.items()} == {"1": 1, "2": 2, "3": 0}
     assert digits.versions["2"].metadata["accuracy"] == "0.98"
-    assert [(c.version, c.weight) for c in digits.candidates] == [("2", 100)]
+    assert [(c.version, c.weight) for c in digits.release.candidates] == [("2", 100)]
     assert digits.batchable
 
 

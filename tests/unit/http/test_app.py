@@ -432,7 +432,7 @@ async def test_the_default_version_is_the_ready_one_with_most_traffic() -> None:
         )
         for version, each in route.versions.items()
     }
-    changed = route.__class__("m", "", route.inputs, route.outputs, platforms, route.candidates)
+    changed = route.__class__("m", "", route.inputs, route.outputs, platforms, route.release)
     bench.dataplane.update(route_table(changed, revision=2))
     async with bench.client as client:
         assert (await client.get("/v2/models/m")).json()["platform"] == "platform-2"

@@ -12,12 +12,18 @@ import pytest
 from serve_app.domain.inference import InferenceResult
 from serve_app.domain.tensor import Array
 from serve_app.errors import InvalidInput, ModelFailed
-from serve_app.http.v2.infer_answer import AnswerForm, encode_infer
+from serve_app.http.v2.infer_answer import _MAX_TEMPLATES, AnswerForm, InferAnswers
 
 
-def answer(outputs: dict[str, Array], form: AnswerForm) -> tuple[dict[bytes, bytes], Any, bytes]:
-    body, lines = encode_infer(InferenceResult("m", "2", outputs), form)
+def answer(
+    outputs: dict[str, Array], form: AnswerForm, answers: InferAnswers | None = None
+) -> tuple[dict[bytes, bytes], Any, bytes]:
+    answers = answers or InferAnswers()
+    lines, size, parts = answers.encode(InferenceResult("m", "2", outputs), form)
+    body = b"".join(parts)
+    assert len(body) == size
     described = dict(line.split(b": ") for line in lines.split(b"\r\n"))
+    assert described.pop(b"x-model-version") == b"2"
     length = int(described.get(b"inference-header-content-length", len(body)))
     assert described.pop(b"content-length") == b""  # its value is for the writer of the head
     return described, orjson.loads(body[:length]), body[length:]
@@ -82,3 +88,64 @@ def test_what_json_cannot_carry_asks_for_binary() -> None:
 def test_an_output_of_no_known_datatype_is_a_fault_of_the_model() -> None:
     with pytest.raises(ModelFailed):
         answer({"y": np.zeros(1, np.complex64)}, AnswerForm())
+
+
+MIXED = AnswerForm(outputs={"a": False, "b": True})
+
+
+@pytest.mark.parametrize("form", [AnswerForm(), AnswerForm(binary=True), MIXED])
+def test_a_remembered_answer_is_the_same_as_a_new_one(form: AnswerForm) -> None:
+    answers = InferAnswers()
+    for value in range(3):
+        outputs: dict[str, Array] = {
+            "a": np.full((1, 2), 10.0**value, np.float64),
+            "b": np.full(3, value, np.int32),
+        }
+        assert answer(outputs, form, answers) == answer(outputs, form)
+    assert len(answers._templates) == 1
+
+
+def test_shape_datatype_name_form_version_and_model_each_make_another_answer() -> None:
+    answers = InferAnswers()
+    ones = np.ones((1, 2), np.float32)
+    binary = AnswerForm(binary=True)
+    cases: list[tuple[str, str, dict[str, Array], AnswerForm]] = [
+        ("m", "1", {"y": ones}, AnswerForm()),
+        ("m", "1", {"y": ones}, binary),
+        ("m", "1", {"y": ones.ravel()}, binary),
+        ("m", "1", {"y": ones.view(np.int32)}, binary),
+        ("m", "1", {"z": ones}, binary),
+        ("m", "1", {"y": ones, "z": ones}, binary),
+        ("m", "2", {"y": ones}, binary),
+        ("n", "1", {"y": ones}, binary),
+    ]
+    for model, version, outputs, form in [*cases, *cases]:
+        result = InferenceResult(model, version, outputs)
+        assert answers.encode(result, form) == InferAnswers().encode(result, form)
+    assert len(answers._templates) == len(cases)
+
+
+def test_what_an_id_or_bytes_make_unique_is_not_remembered() -> None:
+    answers = InferAnswers()
+    text: Array = np.array([b"xy"], np.object_)
+    for name in ("1", '"data":"\0"'):
+        _, document, _ = answer({"y": np.ones(1, np.int8)}, AnswerForm(name), answers)
+        assert (document["id"], document["outputs"][0]["data"]) == (name, [1])
+    answer({"y": text}, AnswerForm(binary=True), answers)
+    assert not answers._templates
+    answer({"y": text}, AnswerForm(), answers)
+    assert len(answers._templates) == 1
+
+
+def test_remembered_answers_are_bounded() -> None:
+    answers = InferAnswers()
+    for rows in range(2 * _MAX_TEMPLATES + 10):
+        answer({"y": np.zeros(rows, np.int8)}, AnswerForm(binary=True), answers)
+    assert 0 < len(answers._templates) <= _MAX_TEMPLATES
+
+
+def test_an_unknown_datatype_fails_however_often_it_comes() -> None:
+    answers = InferAnswers()
+    for form in (AnswerForm(), AnswerForm(binary=True), AnswerForm(), AnswerForm(binary=True)):
+        with pytest.raises(ModelFailed):
+            answer({"y": np.zeros(1, np.complex64)}, form, answers)

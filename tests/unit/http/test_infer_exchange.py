@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import pytest
 
 from serve_app.domain.inference import InferenceResult, VersionKey
+from serve_app.domain.raw_tensor import Buffer
 from serve_app.domain.tensor import Array
 from serve_app.errors import Overloaded
 from serve_app.http.v2.infer import InferTarget, _target, infer_path, infer_target
-from serve_app.http.v2.infer_answer import AnswerForm, encode_infer
+from serve_app.http.v2.infer_answer import AnswerForm, InferAnswers
 from tests.unit.http.wire import BODY, INFER, Wire, head, request, turns
 
 SLOW = b"/v2/models/slow/infer"
@@ -22,10 +23,13 @@ SLOW = b"/v2/models/slow/infer"
 @pytest.mark.parametrize(
     ("path", "target"),
     [
-        (b"/v2/models/a/infer", ("a", None)),
-        (b"/v2/models/a/infer?b=c&d", ("a", None)),
-        (b"/v2/models/A-z_0.9/versions/1.0/infer", ("A-z_0.9", "1.0")),
-        (b"/v2/models/%b/versions/%b/infer" % (b"m" * 128, b"v" * 128), ("m" * 128, "v" * 128)),
+        (b"/v2/models/a/infer", ("a", None, b"")),
+        (b"/v2/models/a/infer?b=c&d", ("a", None, b"b=c&d")),
+        (b"/v2/models/A-z_0.9/versions/1.0/infer", ("A-z_0.9", "1.0", b"")),
+        (
+            b"/v2/models/%b/versions/%b/infer" % (b"m" * 128, b"v" * 128),
+            ("m" * 128, "v" * 128, b""),
+        ),
         (b"/v2/models/%b/infer" % (b"m" * 129), None),
         (b"/v2/models/%b/infer" % (b"m" * 60_000), None),
         (b"/v2/models/a b/infer", None),
@@ -40,7 +44,7 @@ SLOW = b"/v2/models/slow/infer"
 def test_infer_paths(path: bytes, target: InferTarget | None) -> None:
     assert infer_target(path) == target
     if target is not None:
-        assert path.startswith(infer_path(target).encode())
+        assert path.startswith(infer_path(InferTarget(*target)).encode())
 
 
 def test_long_paths_are_not_remembered() -> None:
@@ -279,14 +283,18 @@ async def test_an_answer_that_cannot_be_written_is_an_error_of_this_request_alon
 ) -> None:
     calls = 0
 
-    def explode(result: InferenceResult, form: AnswerForm) -> tuple[bytes, bytes]:
+    encode = InferAnswers.encode
+
+    def explode(
+        self: InferAnswers, result: InferenceResult, form: AnswerForm
+    ) -> tuple[bytes, int, list[Buffer]]:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise RuntimeError("secret")
-        return encode_infer(result, form)
+        return encode(self, result, form)
 
-    monkeypatch.setattr("serve_app.http.infer_exchange.encode_infer", explode)
+    monkeypatch.setattr(InferAnswers, "encode", explode)
     wires = [Wire(), Wire()]
     for wire in wires:
         wire.app.infer.dataplane = wires[0].dataplane

@@ -86,6 +86,7 @@ async def test_a_line_says_everything_about_a_request(
     [
         {},
         {"model": "", "version": "", "arm": "", "batch_rows": 0},
+        {"version": "1", "fallback_from": "2"},
         {"transport": "handle", "traceparent": TRACEPARENT},
         {"model": 'm"\n{}', "version": "\u2028", "queue_s": 12345.678, "compute_s": 1e-9},
     ],

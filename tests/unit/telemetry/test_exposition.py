@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from serve_app.domain.arms import ArmCounts, IngressReport, ShadowCounts
 from serve_app.domain.inference import VersionKey
 from serve_app.telemetry.exposition import render
 from serve_app.telemetry.metrics import Gauges, RequestMetrics
@@ -25,9 +26,13 @@ def totals() -> NodeTotals:
     metrics = RequestMetrics()
     metrics.observe_request(trace(), "ok", 0.0004)
     metrics.observe_request(trace(), "ok", 0.5)
-    metrics.observe_request(trace(), "ok", 100.0)
+    helped = trace(fallback_from="3", fallback_reason="overloaded")
+    metrics.observe_request(helped, "ok", 100.0)
     metrics.observe_batch(KEY, 7, result(transport="direct", tokens=96, padding=8))
     metrics.count_fallback(KEY, "connect")
+    metrics.count_report(
+        IngressReport("i", 1, {KEY: ArmCounts(5, 2, ())}, {KEY: ShadowCounts(4, 1, 7, 3)})
+    )
     for _ in range(9):
         metrics.count_dropped_line()
     gauges = {11: Gauges(2, 30, 5, {KEY: 8}), 12: Gauges(1, 40, 4, {KEY: 4})}
@@ -63,6 +68,11 @@ def test_both_formats_say_the_same(accept: str) -> None:
         "serve_app_tokens_computed": "counter",
         "serve_app_tokens_padding": "counter",
         "serve_app_channel_fallbacks": "counter",
+        "serve_app_fallbacks": "counter",
+        "serve_app_arm_requests": "counter",
+        "serve_app_arm_faults": "counter",
+        "serve_app_shadows": "counter",
+        "serve_app_exposures_dropped": "counter",
         "serve_app_access_lines_dropped": "counter",
     }
 
@@ -125,7 +135,10 @@ def test_counters_have_labels() -> None:
 def test_a_counter_without_labels_begins_at_zero() -> None:
     lines = render(NodeTotals(), "")[0].decode().splitlines()
     begun = [line for line in lines if line.startswith("serve_app_") and "_total" in line]
-    assert begun == ["serve_app_access_lines_dropped_total 0.0"]
+    assert begun == [
+        "serve_app_exposures_dropped_total 0.0",
+        "serve_app_access_lines_dropped_total 0.0",
+    ]
 
 
 def test_a_millisecond_clock_as_revision_keeps_its_digits() -> None:

@@ -4,24 +4,27 @@ import pytest
 
 from serve_app.config.ingress import RequestLimits
 from serve_app.dataplane import DataPlane
+from serve_app.domain.arms import ArmCounts, IngressReport, ShadowCounts
 from serve_app.domain.inference import VersionKey
 from serve_app.telemetry import metrics as metrics_module
-from serve_app.telemetry.metrics import (
+from serve_app.telemetry.metrics import OTHER, Gauges, Histogram, RequestMetrics
+from serve_app.telemetry.names import (
+    ARM_FAULTS,
+    ARM_REQUESTS,
     BATCH_ROWS,
     BATCHES,
     CHANNEL_FALLBACKS,
     COMPUTE_SECONDS,
     COUNTERS,
+    EXPOSURES_DROPPED,
+    FALLBACKS,
     HISTOGRAMS,
     LINES_DROPPED,
-    OTHER,
     QUEUE_SECONDS,
     REQUEST_SECONDS,
+    SHADOWS,
     TOKENS_COMPUTED,
     TOKENS_PADDING,
-    Gauges,
-    Histogram,
-    RequestMetrics,
 )
 from serve_app.testing import FakeGateway, route_table
 from tests.unit.telemetry.traces import result, trace
@@ -129,7 +132,11 @@ def test_the_number_of_series_is_bounded(
     monkeypatch.setattr(metrics_module, "MAX_SERIES", 3)
     for number in range(50):
         version = str(number)
-        metrics.observe_request(trace(version=version), "ok", 0.001)
+        helped = trace(version=version, fallback_from=version, fallback_reason="not_ready")
+        metrics.observe_request(helped, "ok", 0.001)
+        key = VersionKey("digits", version)
+        shadows = {key: ShadowCounts(1, 1, 0, 0)}
+        metrics.count_report(IngressReport("i", 1, {key: ArmCounts(2, 1, ())}, shadows))
         metrics.observe_batch(VersionKey("digits", version), 1, result(tokens=5, padding=1))
         metrics.count_fallback(VersionKey("digits", version), "connect")
     for name, series in metrics.histograms().items():
@@ -142,6 +149,28 @@ def test_the_number_of_series_is_bounded(
             assert len(values) == 4, name
             (rest,) = [count for labels, count in values.items() if labels[:2] == (OTHER, OTHER)]
             assert rest == sum(values.values()) * 47 // 50, name
+
+
+def test_what_became_of_requests_by_arm(metrics: RequestMetrics) -> None:
+    key = VersionKey("digits", "2")
+    report = IngressReport(
+        "i", 1, {key: ArmCounts(5, 2, ())}, {key: ShadowCounts(4, 1, 7, 3)}, exposures_dropped=6
+    )
+    for _ in range(2):
+        metrics.count_report(report)
+    counts = metrics.counters()
+    assert counts[ARM_REQUESTS.name] == {key: 10}
+    assert counts[ARM_FAULTS.name] == {key: 4}
+    results = {"agreed": 6, "disagreed": 2, "dropped": 14, "failed": 6}
+    assert counts[SHADOWS.name] == {(*key, name): count for name, count in results.items()}
+    assert counts[EXPOSURES_DROPPED.name] == {(): 12}
+
+
+def test_a_fallback_names_both_versions_and_the_reason(metrics: RequestMetrics) -> None:
+    helped = trace(version="1", fallback_from="2", fallback_reason="model_failed")
+    metrics.observe_request(helped, "ok", 0.001)
+    metrics.observe_request(trace(), "ok", 0.001)
+    assert metrics.counters()[FALLBACKS.name] == {("digits", "2", "1", "model_failed"): 1}
 
 
 def test_gauges_are_zero_until_something_is_watched(metrics: RequestMetrics) -> None:

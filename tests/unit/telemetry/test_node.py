@@ -11,14 +11,8 @@ from typing import Any
 import pytest
 
 from serve_app.domain.inference import VersionKey
-from serve_app.telemetry.metrics import (
-    BATCH_ROWS,
-    CHANNEL_FALLBACKS,
-    LINES_DROPPED,
-    REQUEST_SECONDS,
-    Gauges,
-    RequestMetrics,
-)
+from serve_app.telemetry.metrics import Gauges, RequestMetrics
+from serve_app.telemetry.names import BATCH_ROWS, CHANNEL_FALLBACKS, LINES_DROPPED, REQUEST_SECONDS
 from serve_app.telemetry.node import NodeMetrics, NodeTotals
 from tests.unit.telemetry.traces import result, trace
 

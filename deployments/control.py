@@ -1,0 +1,95 @@
+"""The port `Control` over a handle of ModelRouter. Ray's errors become ours here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.domain.control import (
+    Author,
+    Outcome,
+    Receipt,
+    Revision,
+    Rollout,
+    Steering,
+)
+from serve_app.domain.release import Release
+from serve_app.errors import NotReady, ServeAppError
+
+_TIMEOUT_S = 15.0
+"""Above the time that the database may take."""
+
+
+class RouterControl:
+    """Asks ModelRouter, who answers one call after the other where they change something."""
+
+    def __init__(self, router: DeploymentHandle[Any]) -> None:
+        self._router = router
+
+    async def release(self, model: str) -> Revision:
+        """See `Control`."""
+        found: Revision = await self._call("release", model)
+        return found
+
+    async def change(
+        self, model: str, release: Release, author: Author, expected: int | None
+    ) -> Revision:
+        """See `Control`."""
+        made: Revision = await self._call("change", model, release, author, expected)
+        return made
+
+    async def revisions(self, model: str, limit: int, before: int | None) -> Sequence[Revision]:
+        """See `Control`."""
+        found: Sequence[Revision] = await self._call("revisions", model, limit, before)
+        return found
+
+    async def rollback(
+        self, model: str, number: int | None, author: Author, expected: int | None
+    ) -> Revision:
+        """See `Control`."""
+        made: Revision = await self._call("rollback", model, number, author, expected)
+        return made
+
+    async def rollouts(self, model: str, limit: int) -> Sequence[Rollout]:
+        """See `Control`."""
+        found: Sequence[Rollout] = await self._call("rollouts", model, limit)
+        return found
+
+    async def steer(self, model: str, verb: Steering, author: Author) -> Rollout:
+        """See `Control`."""
+        found: Rollout = await self._call("steer", model, verb, author)
+        return found
+
+    async def record(self, model: str, outcomes: Sequence[Outcome]) -> Sequence[Receipt]:
+        """See `Control`."""
+        receipts: Sequence[Receipt] = await self._call("record", model, outcomes)
+        return receipts
+
+    async def report(self, model: str) -> Mapping[str, Any]:
+        """See `Control`."""
+        found: Mapping[str, Any] = await self._call("report", model)
+        return found
+
+    async def disagreements(self, model: str, limit: int) -> Sequence[Mapping[str, Any]]:
+        """See `Control`."""
+        found: Sequence[Mapping[str, Any]] = await self._call("disagreements", model, limit)
+        return found
+
+    async def _call(self, verb: str, *arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                return await self._router.control.remote(verb, *arguments)
+        except TimeoutError as error:
+            raise NotReady("ModelRouter does not answer; inference goes on meanwhile") from error
+        except Exception as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, ServeAppError):
+                raise type(cause)(*cause.args) from error
+            if isinstance(cause, RayError | RayServeException):
+                raise NotReady("ModelRouter is away; inference goes on meanwhile") from error
+            raise

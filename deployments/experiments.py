@@ -1,0 +1,152 @@
+"""Exposures, outcomes and what follows from them: reports, and weights that a bandit draws."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
+from typing import Any
+from zlib import crc32
+
+from serve_app.domain.arms import Exposure
+from serve_app.domain.control import Outcome, Receipt
+from serve_app.errors import InvalidInput, StoreUnavailable
+from serve_app.evidence import Arm, Moments
+from serve_app.rollout import BanditClock, Draw, control_of, report
+from serve_app.store.outcomes import ArmTotals
+from serve_app.store.releases import ReleaseStore
+from serve_app.store.revisions import StoredRevision
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 200_000
+"""Exposures that wait for a database that is away; later ones are dropped."""
+PRUNE_S = 300.0
+_HISTORY = 200
+
+
+class Experiments:
+    """Everything about outcomes. Belongs to one event loop."""
+
+    def __init__(self, store: ReleaseStore) -> None:
+        self._store = store
+        self._waiting: list[Exposure] = []
+        self._clocks: dict[str, BanditClock] = {}
+        self._since: dict[str, tuple[int, float]] = {}
+        """Model -> the revision for which it was looked up, and since when its arms compete."""
+        self._pruned_at = monotonic()
+
+    def expose(self, exposures: Sequence[Exposure]) -> None:
+        """Keeps exposures until the next `flush`."""
+        room = MAX_WAITING - len(self._waiting)
+        if len(exposures) > room:
+            logger.warning("exposures dropped", extra={"action": "expose"})
+        self._waiting.extend(exposures[:room])
+
+    async def flush(self) -> None:
+        """Stores what waits; it goes on waiting if the database is away."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        try:
+            await self._store.record_exposures(waiting)
+        except StoreUnavailable:
+            self._waiting = waiting + self._waiting
+            raise
+
+    async def record(
+        self, live: StoredRevision, outcomes: Sequence[Outcome], now: float
+    ) -> Sequence[Receipt]:
+        """See `serve_app.domain.control.Control`."""
+        its = live.release.outcomes
+        if its is None:
+            raise InvalidInput(f"the release of {live.model!r} asks for no outcomes", "outcomes")
+        for index, each in enumerate(outcomes):
+            if getattr(each, its.kind) is None:
+                raise InvalidInput(
+                    f"the release of {live.model!r} asks for outcomes of the kind {its.kind}",
+                    f"outcomes[{index}].{its.kind}",
+                )
+        await self.flush()
+        return await self._store.record_outcomes(live.model, outcomes, its.window_s, now)
+
+    async def totals(self, model: str, live: StoredRevision) -> Mapping[str, Moments]:
+        """Version -> outcomes since its arms compete; empty without outcomes."""
+        if live.release.outcomes is None:
+            return {}
+        since = await self._competing_since(live)
+        return {
+            version: _moments(each)
+            for version, each in (await self._store.aggregates(model, since)).items()
+        }
+
+    async def report(self, live: StoredRevision, now: float) -> Mapping[str, Any]:
+        """The comparison of the arms.
+
+        Raises:
+            InvalidInput: the release asks for no outcomes.
+        """
+        its = live.release.outcomes
+        if its is None:
+            raise InvalidInput(
+                f"the release of {live.model!r} asks for no outcomes: there is nothing to compare"
+            )
+        since = await self._competing_since(live)
+        totals = await self._store.aggregates(live.model, since)
+        control = control_of(live.release)
+        versions = dict.fromkeys([control, *_serving(live), *totals])
+        nothing = ArmTotals(0, 0, 0.0, 0.0, 0)
+        arms = [
+            Arm(version, totals.get(version, nothing).exposures, _moments(totals.get(version)))
+            for version in versions
+        ]
+        return {**report(live.model, its, arms, control, at=now), "since": since}
+
+    async def draw(self, model: str, live: StoredRevision, now: float) -> Draw | None:
+        """New weights, if the release has a bandit and it is time."""
+        clock = self._clocks.setdefault(model, BanditClock(crc32(model.encode()), now))
+        if not clock.due(now, live.release):
+            return None
+        return clock.draw(now, live.release, await self.totals(model, live))
+
+    async def prune(self, live: Mapping[str, StoredRevision], now: float) -> None:
+        """Every few minutes: deletes what no report needs any more."""
+        if monotonic() - self._pruned_at < PRUNE_S:
+            return
+        self._pruned_at = monotonic()
+        windows = {}
+        for model, revision in live.items():
+            its = revision.release.outcomes
+            if its is not None:
+                age = now - await self._competing_since(revision)
+                windows[model] = its.window_s + age
+        await self._store.prune(now, windows)
+
+    async def _competing_since(self, live: StoredRevision) -> float:
+        """When the arms of now began to compete: the first revision with the same arms and kind."""
+        known = self._since.get(live.model)
+        if known is not None and known[0] == live.number:
+            return known[1]
+        began = live.created_at
+        for each in await self._store.history(live.model, _HISTORY, live.number):
+            if not _comparable(each, live):
+                break
+            began = each.created_at
+        self._since[live.model] = (live.number, began.timestamp())
+        return began.timestamp()
+
+
+def _comparable(one: StoredRevision, other: StoredRevision) -> bool:
+    kinds = [None if r.release.outcomes is None else r.release.outcomes.kind for r in (one, other)]
+    return kinds[0] == kinds[1] and set(one.release.weights) == set(other.release.weights)
+
+
+def _serving(live: StoredRevision) -> Iterable[str]:
+    return [each.version for each in live.release.candidates if each.weight]
+
+
+def _moments(totals: ArmTotals | None) -> Moments:
+    if totals is None or not totals.outcomes:
+        return Moments()
+    spread = totals.squares - totals.total**2 / totals.outcomes
+    return Moments(totals.outcomes, totals.total, max(0.0, spread))

@@ -1,0 +1,304 @@
+"""The live releases: taken over from the config, changed by people, moved by rollouts, kept in SQL.
+
+ModelRouter owns one of these. Every change is stored first and published then; only a rollout that
+goes back does not wait for the database. docs/releases.md explains what is desired and what is live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from time import time
+from typing import Any
+
+from deployments.experiments import Experiments
+from deployments.rollouts import Rollouts
+from serve_app.config.model import ModelConfig
+from serve_app.domain.arms import Disagreement, IngressReport
+from serve_app.domain.control import (
+    Author,
+    Outcome,
+    Receipt,
+    Revision,
+    Rollout,
+    Steering,
+)
+from serve_app.domain.release import Release, faults
+from serve_app.errors import InvalidInput, ModelNotFound, NotReady, ServeAppError
+from serve_app.store.releases import ReleaseStore
+from serve_app.store.revisions import RevisionDraft, StoredRevision
+
+logger = logging.getLogger(__name__)
+
+CONFIG = Author(actor="config", reason="the deployed configuration says so")
+KEPT_DISAGREEMENTS = 200
+"""Per model; the oldest go first."""
+
+Ready = Callable[[str], frozenset[str]]
+"""Model -> its versions that have a ready replica."""
+
+
+class Releases:
+    """What is in force for each model, and the port `Control` over it. Belongs to one event loop.
+
+    Args:
+        store: where everything is kept; closed with this object.
+        ready: tells which versions are ready.
+        publish: called when `release` answers something new.
+    """
+
+    def __init__(self, store: ReleaseStore, ready: Ready, publish: Callable[[], None]) -> None:
+        self._store, self._ready, self._publish = store, ready, publish
+        self._models: Mapping[str, ModelConfig] = {}
+        self._desired: Mapping[str, str] = {}
+        """Digests of the releases in the config."""
+        self._live: dict[str, StoredRevision] = {}
+        self._rollouts = Rollouts(store)
+        self._experiments = Experiments(store)
+        self._disagreements: dict[str, deque[Disagreement]] = {}
+        self._changing = asyncio.Lock()
+        self.opened = False
+        """Whether the live releases are known. Before that nothing may be published."""
+
+    # What ModelRouter asks for
+
+    async def open(self) -> None:
+        """Reads what was in force.
+
+        Raises:
+            StoreUnavailable: the database cannot be used; to be tried again.
+        """
+        self._live = await self._store.current_all()
+        await self._rollouts.open()
+        self.opened = True
+
+    def configure(self, models: Mapping[str, ModelConfig]) -> None:
+        """Takes the models of the deployed config, with their desired releases."""
+        self._models = models
+        self._desired = {name: model.release.digest for name, model in models.items()}
+
+    def release(self, model: str) -> Release:
+        """What the route table says: the live release, with the weights of a rollout in force."""
+        live = self._live.get(model)
+        if live is None:
+            return self._models[model].release
+        weights = self._rollouts.weights(model)
+        return live.release if weights is None else live.release.with_weights(weights)
+
+    def take(self, report: IngressReport) -> None:
+        """Hears what an ingress has counted."""
+        self._rollouts.observe(report)
+        self._experiments.expose(report.exposures)
+        for each in report.disagreements:
+            kept = self._disagreements.setdefault(
+                each.primary.model, deque(maxlen=KEPT_DISAGREEMENTS)
+            )
+            kept.appendleft(each)
+
+    async def tick(self) -> None:
+        """Once a second: takes over the config, moves rollouts, draws weights. Never raises."""
+        for work in (self._reconcile, self._move, self._experiment):
+            try:
+                await work()
+            except ServeAppError as error:
+                logger.warning("releases wait: %s", error, extra={"action": "release"})
+            except Exception:
+                logger.exception("releases", extra={"action": "release"})
+
+    async def close(self) -> None:
+        """Stores what was learnt last."""
+        await self._rollouts.close()
+        await self._store.close()
+
+    # What happens by itself
+
+    async def _reconcile(self) -> None:
+        """Takes desired releases over that differ from those the live ones came from."""
+        for model, config in list(self._models.items()):
+            live, desired = self._live.get(model), self._desired[model]
+            if live is None:
+                async with self._changing:
+                    await self._append(model, config.release, CONFIG, desired, 0)
+            elif live.config_digest != desired:
+                if config.release.serving <= self._ready(model):
+                    async with self._changing:
+                        await self._put(model, config.release, CONFIG, desired, None)
+            elif any(faults(live.release, config.versions)):
+                gone = CONFIG.model_copy(
+                    update={"reason": "the live release names a version that is not deployed"}
+                )
+                async with self._changing:
+                    await self._append(
+                        model, config.release, gone, live.config_digest, live.number
+                    )
+
+    async def _move(self) -> None:
+        for model in self._rollouts.models():
+            async with self._changing:
+                live = self._live[model]
+                totals = await self._experiments.totals(model, live)
+                revision, moved = await self._rollouts.tick(
+                    model, live, self._ready(model), totals, time()
+                )
+                self._take_over(model, revision, moved)
+
+    async def _experiment(self) -> None:
+        await self._experiments.flush()
+        for model, live in list(self._live.items()):
+            if live.release.bandit is None or self._rollouts.going_on(model):
+                continue
+            draw = await self._experiments.draw(model, live, time())
+            if draw is not None:
+                async with self._changing:
+                    await self._append(
+                        model,
+                        live.release.with_weights(draw.weights),
+                        Author(actor="bandit", reason=draw.reason),
+                        live.config_digest,
+                        live.number,
+                    )
+        await self._experiments.prune(self._live, time())
+
+    # The port `Control`
+
+    async def live(self, model: str) -> Revision:
+        """See `Control.release`."""
+        return _public(self._known(model))
+
+    async def change(
+        self, model: str, release: Release, author: Author, expected: int | None
+    ) -> Revision:
+        """See `Control`."""
+        self._known(model)
+        self._check(model, release)
+        async with self._changing:
+            before = self._live[model]
+            number = before.number if expected is None else expected
+            return _public(
+                await self._put(model, release, author, before.config_digest, number)
+            )
+
+    async def revisions(self, model: str, limit: int, before: int | None) -> Sequence[Revision]:
+        """See `Control`."""
+        self._known(model)
+        return [_public(each) for each in await self._store.history(model, limit, before)]
+
+    async def rollback(
+        self, model: str, number: int | None, author: Author, expected: int | None
+    ) -> Revision:
+        """See `Control`."""
+        live = self._known(model)
+        target = await self._store.get(model, live.number - 1 if number is None else number)
+        self._check(model, target.release)
+        self._check_ready(model, target.release, target.release.serving)
+        reason = f"back to revision {target.number}" + (f": {author.reason}" * bool(author.reason))
+        author = author.model_copy(update={"reason": reason})
+        async with self._changing:
+            before = self._live[model]
+            expected = before.number if expected is None else expected
+            return _public(
+                await self._append(model, target.release, author, before.config_digest, expected)
+            )
+
+    async def rollouts(self, model: str, limit: int) -> Sequence[Rollout]:
+        """See `Control`."""
+        self._known(model)
+        return await self._rollouts.newest(model, limit)
+
+    async def steer(self, model: str, verb: Steering, author: Author) -> Rollout:
+        """See `Control`."""
+        self._known(model)
+        async with self._changing:
+            rollout, revision, moved = await self._rollouts.steer(
+                model, self._live[model], verb, author, self._ready(model), time()
+            )
+            self._take_over(model, revision, moved)
+            return rollout
+
+    async def record(self, model: str, outcomes: Sequence[Outcome]) -> Sequence[Receipt]:
+        """See `Control`."""
+        return await self._experiments.record(self._known(model), outcomes, time())
+
+    async def report(self, model: str) -> Mapping[str, Any]:
+        """See `Control`."""
+        return await self._experiments.report(self._known(model), time())
+
+    async def disagreements(self, model: str, limit: int) -> Sequence[Mapping[str, Any]]:
+        """See `Control`."""
+        self._known(model)
+        found = list(self._disagreements.get(model, ()))[:limit]
+        return [
+            {
+                "request_id": each.request_id,
+                "version": each.primary.version,
+                "shadow": each.shadow.version,
+                "at": each.at,
+                "differences": dict(each.differences),
+            }
+            for each in found
+        ]
+
+    # How a release is put in force
+
+    async def _put(
+        self, model: str, release: Release, author: Author, config: str, expected: int | None
+    ) -> StoredRevision:
+        """By the release's strategy if weights move, else at once."""
+        before = self._live[model]
+        ready = self._ready(model)
+        moved = [v for v in release.labels if before.release.labels.get(v) != release.labels[v]]
+        self._check_ready(model, release, frozenset(release.labels[label] for label in moved))
+        if not self._rollouts.needed(self.release(model), release, self._models[model].versions):
+            gained = release.serving - before.release.serving
+            self._check_ready(model, release, gained)
+            return await self._append(model, release, author, config, expected)
+        draft = RevisionDraft(
+            model, release.with_weights(self.release(model).weights), author, config
+        )
+        revision = await self._rollouts.begin(draft, release, before, expected, ready, time())
+        self._take_over(model, revision, moved=True)
+        return revision
+
+    async def _append(
+        self, model: str, release: Release, author: Author, config: str, expected: int | None
+    ) -> StoredRevision:
+        """At once; a rollout that is going on gives way."""
+        draft = RevisionDraft(model, release, author, config)
+        revision = await self._rollouts.append(draft, expected, time())
+        self._take_over(model, revision, moved=True)
+        return revision
+
+    def _take_over(self, model: str, revision: StoredRevision | None, moved: bool) -> None:
+        if revision is not None:
+            self._live[model] = revision
+            logger.info(
+                "release %d: %s", revision.number, "; ".join(revision.changes),
+                extra={"action": "release", "model": model},
+            )
+        if moved or revision is not None:
+            self._publish()
+
+    def _known(self, model: str) -> StoredRevision:
+        if model not in self._models:
+            raise ModelNotFound(model)
+        if model not in self._live:
+            raise NotReady(f"the release of model {model!r} is not known yet")
+        return self._live[model]
+
+    def _check(self, model: str, release: Release) -> None:
+        for where, text in faults(release, self._models[model].versions):
+            raise InvalidInput(text, "release." + ".".join(map(str, where)))
+
+    def _check_ready(self, model: str, release: Release, versions: frozenset[str]) -> None:
+        missing = sorted(versions - self._ready(model))
+        if missing:
+            raise NotReady(
+                f"version {missing[0]!r} of model {model!r} has no ready replica: traffic and labels "
+                "only go to versions that are ready"
+            )
+
+
+def _public(revision: StoredRevision) -> Revision:
+    return Revision.model_validate(revision.model_dump(exclude={"config_digest", "rollout_id"}))

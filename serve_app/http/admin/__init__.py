@@ -1,0 +1,1 @@
+"""The admin API: releases, rollouts and experiments of models."""
