@@ -89,7 +89,7 @@ def test_roll_back(tmp_path: Path) -> None:
         cluster.run("down")
     assert "Revision 1 serves again." in lines
     assert lines[-1] == "No changes: the cluster runs this configuration."
-    (listed,) = [line for line in lines if line.endswith("digits 2 changed")]
+    (listed,) = [line for line in lines if line.rstrip().endswith("digits 2 changed")]
     assert listed.split()[0] == "2"
 
 
