@@ -1,63 +1,132 @@
-"""Brings a cluster to a rendered document, and waits until it serves or says why not."""
+"""Brings a cluster to a config, all the way or not at all."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
-import httpx
-
-from deployments.live import listener_url
-from deployments.manifest import Document
+from deployments.live import document as running_document
+from deployments.manifest import Document, same
+from deployments.plan_view import show
+from deployments.preflight import check_artifacts, make_examples
+from deployments.readiness import POLL_S, settle, wait_until_ready
 from deployments.serve_api import ServeApi
-from deployments.status import DeploymentState, states
-from deployments.terminal import say, waiting
+from deployments.survey import Survey, survey
+from deployments.target import Target
+from deployments.terminal import complain, say, step
 from serve_app.config.root import Config
-from serve_app.errors import ClusterError
-
-POLL_S = 0.25
-
-
-def apply(api: ServeApi, config: Config, document: Document) -> None:
-    """Sends the document and waits until every version answers through the ingress.
-
-    Raises:
-        ClusterError: a deployment failed, or `cluster.ready_timeout_s` passed; says which and why.
-    """
-    api.put(document)
-    wait_until_ready(api, config)
+from serve_app.errors import ClusterError, DeploymentConflict
+from serve_app.store.deployments import Deployment, DeploymentLog
+from serve_app.store.lease import applying
 
 
-def wait_until_ready(api: ServeApi, config: Config) -> None:
-    """Waits until every version answers; shows a line for each that becomes ready.
+def prepare(config: Config, home: Path, target: Target | None) -> None:
+    """What is needed on this machine before anything is applied; a joined cluster has its own.
 
     Raises:
-        ClusterError: a deployment failed, or `cluster.ready_timeout_s` passed; says which and why.
+        ConfigError: a local artifact does not exist.
     """
-    base = listener_url(config.http.host, config.http.port, api.dashboard)
-    deadline = time.monotonic() + config.cluster.ready_timeout_s
-    changing: set[str] = set()
-    with waiting("Waiting for replicas"):
-        while True:
-            now = dict(states(api.details(), config.models))
-            _raise_failures(now)
-            _show_progress(now, changing)
-            if all(state.ready for state in now.values()) and _answers(base, config):
-                return
-            if time.monotonic() > deadline:
-                raise ClusterError(_late(now, config.cluster.ready_timeout_s))
-            time.sleep(POLL_S)
+    if target is None or target.node is not None:
+        make_examples(config, home)
+        check_artifacts(config, home)
 
 
-def _show_progress(now: Mapping[str, DeploymentState], changing: set[str]) -> None:
-    """A line for each deployment that has become ready since the last call."""
-    for label, state in now.items():
-        if not state.ready:
-            changing.add(label)
-        elif label in changing:
-            changing.remove(label)
-            count = f"{state.running} replica{'' if state.running == 1 else 's'}"
-            say(f"  {label:<24} {count:<12} ready")
+@contextmanager
+def alone(config: Config) -> Iterator[DeploymentLog]:
+    """The record of deployments, while nobody else applies with the same database.
+
+    Raises:
+        DeploymentConflict: somebody does; says who, and since when.
+        ClusterError: the database cannot be used.
+    """
+    log = DeploymentLog(config.database)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(applying(config.database))
+        except DeploymentConflict as error:
+            raise DeploymentConflict(f"{error}{_rival(log)}. Nothing was changed.") from error
+        yield log
+
+
+def apply(
+    config: Config, home: Path, target: Target, log: DeploymentLog, actor: str, note: str = ""
+) -> int | None:
+    """Plans, shows the plan and carries it out; call it inside `alone`.
+
+    Args:
+        config: what the cluster shall run.
+        home: the folder for state and caches.
+        target: the cluster.
+        log: where it is recorded.
+        actor: who does it.
+        note: why, for the record.
+
+    Returns:
+        The revision under which it is recorded; None if there was nothing to do.
+
+    Raises:
+        DeploymentConflict: somebody else has changed the cluster; theirs stays.
+        ClusterError: it was refused, or failed; what ran before runs again.
+    """
+    with target.api() as api:
+        found = survey(api, config, home, target)
+        _close_orphans(log, found.before)
+        if not found.plan.fresh:
+            show(found.plan)
+        if found.plan.refusals:
+            raise ClusterError("\n".join([*found.plan.refusals, "Nothing was changed."]))
+        if not found.plan.changes:
+            wait_until_ready(api, config, found.after)
+            return None
+        revision = log.record(actor, config, found.after)
+        try:
+            _carry_out(api, config, found)
+        except BaseException as error:
+            if not isinstance(error, DeploymentConflict):
+                _undo(api, found, config)
+            with suppress(ClusterError):  # must not hide the cause
+                log.finish(revision, "failed", _reason(note, str(error) or type(error).__name__))
+            raise
+        _record_success(log, revision, note)
+    return revision
+
+
+def _carry_out(api: ServeApi, config: Config, found: Survey) -> None:
+    # Serve replaces whatever there is: the plan must still be about that.
+    now = running_document(api.details())
+    if not _equal(now, found.before):
+        raise DeploymentConflict(
+            "the cluster has been changed since this plan was made. Nothing was changed: plan again"
+        )
+    ignored = [label for label in found.sick if label not in found.plan.touched]
+    if ignored:
+        say(f"Not ready before and not changed, so not waited for: {', '.join(ignored)}")
+    api.put(found.after)
+    wait_until_ready(api, config, found.after, found.plan.touched, ignored)
+    if not found.plan.fresh:
+        settle(api, config, found.after, found.plan.renewed)
+
+
+def _undo(api: ServeApi, found: Survey, config: Config) -> None:
+    """Puts back what was there before; says so when that fails, for the cause matters more."""
+    timeout_s = config.cluster.ready_timeout_s
+    try:
+        now = running_document(api.details())
+        if _equal(now, found.before):
+            return
+        if now is not None and not same(now, found.after):
+            say("Another apply has replaced this deployment: that one counts.")
+        elif found.before is None:
+            with step("Removing what was deployed"):
+                remove(api, timeout_s)
+        else:
+            with step("Putting the former deployment back"):
+                back = restore(api, found.before, found.healthy, timeout_s)
+            say("The former deployment serves." if back else "The former deployment is NOT ready.")
+    except ClusterError as error:
+        complain(f"The former deployment could not be put back: {error}")
 
 
 def remove(api: ServeApi, timeout_s: float) -> None:
@@ -70,44 +139,57 @@ def remove(api: ServeApi, timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def restore(api: ServeApi, document: Document, timeout_s: float) -> bool:
-    """Puts the last good document back; True when its applications run again."""
+def restore(api: ServeApi, document: Document, healthy: Collection[str], timeout_s: float) -> bool:
+    """Puts the last good document back; True when the applications that ran do so again."""
     api.put(document)
-    names = [application["name"] for application in document["applications"]]
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         applications = api.details().get("applications", {})
-        if all(applications.get(name, {}).get("status") == "RUNNING" for name in names):
+        if all(applications.get(name, {}).get("status") == "RUNNING" for name in healthy):
             return True
         time.sleep(POLL_S)
     return False
 
 
-def _raise_failures(now: Mapping[str, DeploymentState]) -> None:
-    failed = [f"{label}: {state.message}" for label, state in now.items() if state.failed]
-    if failed:
-        raise ClusterError("\n".join(failed))
+def _equal(first: Document | None, second: Document | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return same(first, second)
 
 
-def _late(now: Mapping[str, DeploymentState], timeout_s: float) -> str:
-    lines = [f"not ready after {timeout_s:.0f} s:"]
-    for label, state in now.items():
-        if not state.ready:
-            what = f"{state.running} of {state.target} replicas, {state.state.lower()}"
-            lines.append(f"  {label}: {what}. {state.message}".rstrip(". ") + ".")
-    if len(lines) == 1:
-        lines.append("  every replica runs, but the ingress does not answer yet")
-    return "\n".join(lines)
-
-
-def _answers(base: str, config: Config) -> bool:
-    """Whether the ingress itself calls every deployed version ready."""
+def _record_success(log: DeploymentLog, revision: int, note: str) -> None:
+    """The cluster serves what was asked for: a database that went away must not undo that."""
     try:
-        with httpx.Client(base_url=base, timeout=2.0, trust_env=False) as client:
-            return all(
-                client.get(f"/v2/models/{name}/versions/{version}/ready").status_code == 200
-                for name, model in config.models.items()
-                for version in model.versions
-            )
-    except httpx.HTTPError:
-        return False
+        log.finish(revision, "applied", note)
+    except ClusterError as error:
+        complain(
+            f"Warning: the new deployment serves, but revision {revision} is not recorded as "
+            f"applied: {error}\nThe next apply makes up for it."
+        )
+
+
+def _close_orphans(log: DeploymentLog, running: Document | None) -> None:
+    """Ends the records of commands that died, or lost the database, before they could.
+
+    Only for whoever holds the lease: nobody else can be applying now.
+    """
+    for each in log.history():
+        if each.outcome != "applying":
+            continue
+        with suppress(ClusterError):  # somebody else was quicker
+            if running is not None and same(running, dict(each.document)):
+                log.finish(each.revision, "applied", "recorded later")
+            else:
+                log.finish(each.revision, "failed", "its command ended without a result")
+
+
+def _rival(log: DeploymentLog) -> str:
+    newest: Deployment | None = next(iter(log.history(1)), None)
+    if newest is None or newest.outcome != "applying":
+        return ""
+    since = newest.created_at.astimezone().strftime("%H:%M:%S")
+    return f": {newest.actor} has been applying revision {newest.revision} since {since}"
+
+
+def _reason(note: str, error: str) -> str:
+    return f"{note}: {error}" if note else error

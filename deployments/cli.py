@@ -15,8 +15,14 @@ from serve_app.config.home import home_dir
 from serve_app.config.load import load_config, to_yaml
 from serve_app.errors import OperatorError
 
+CHANGES = 2
 USAGE_ERROR = 64
 CLICK_USAGE_ERROR = 2
+
+
+class _Verdict(SystemExit):
+    """An exit code that a command means itself: `main` must not take its 2 for click's."""
+
 
 app = typer.Typer(
     name="serve-app",
@@ -110,6 +116,101 @@ def status(
 
 
 @app.command(
+    epilog=_examples(
+        "serve-app plan", "serve-app plan 'models.minilm.versions.1.replicas={min: 2, max: 4}'"
+    )
+)
+def plan(
+    overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
+) -> None:
+    """Show what `apply` would change; exit code 0 nothing, 2 something, 1 not possible."""
+    _plan(overrides, config_dir, as_json)
+
+
+@app.command(
+    name="apply",
+    epilog=_examples(
+        "serve-app apply", "serve-app apply --dry-run", "serve-app apply ingress.replicas=2"
+    ),
+)
+def apply_config(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only plan.")] = False,
+) -> None:
+    """Apply the config to the running cluster, and undo it if it does not become ready."""
+    if dry_run:
+        _plan(overrides, config_dir, as_json=False)
+        return
+    from deployments.up import apply_here
+
+    config = load_config(overrides or (), config_dir)
+    seconds, revision = apply_here(config, home_dir(), getpass.getuser())
+    if revision is not None:
+        say(f"Revision {revision} serves after {seconds:.0f} s.")
+
+
+def _plan(overrides: list[str] | None, config_dir: Path | None, as_json: bool) -> None:
+    from deployments.plan_view import as_json as plan_json
+    from deployments.plan_view import show
+    from deployments.survey import preview
+
+    found = preview(load_config(overrides or (), config_dir), home_dir())
+    if as_json:
+        show_json(plan_json(found))
+    else:
+        show(found)
+        if found.changes and not found.refusals:
+            say(f"Apply with: serve-app {'up' if found.fresh else 'apply'}")
+    if found.refusals:
+        raise _Verdict(1)
+    if found.changes:
+        raise _Verdict(CHANGES)
+
+
+@app.command(epilog=_examples("serve-app history", "serve-app history --limit 5 --json"))
+def history(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the deployments: number, when, who, outcome, what changed."""
+    from deployments.revisions import history as list_revisions
+    from deployments.revisions import show_history
+
+    rows = list_revisions(load_config(overrides or (), config_dir), limit)
+    if as_json:
+        show_json(rows)
+    else:
+        show_history(rows)
+
+
+@app.command(epilog=_examples("serve-app rollback", "serve-app rollback 12"))
+def rollback(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REVISION] [KEY=VALUE]",
+            help="A number of `history` (without one: the last that ran before), and overrides.",
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Put a former deployment back, as a new revision."""
+    from deployments.revisions import rollback as roll_back
+
+    numbers = [each for each in arguments or [] if each.isdecimal()]
+    if len(numbers) > 1:
+        raise typer.BadParameter(f"one revision, not {', '.join(numbers)}")
+    overrides = [each for each in arguments or [] if not each.isdecimal()]
+    config = load_config(overrides, config_dir)
+    revision = int(numbers[0]) if numbers else None
+    done = roll_back(config, home_dir(), getpass.getuser(), revision)
+    say(f"Revision {done} serves again.")
+
+
+@app.command(
     epilog=_examples("serve-app config", "serve-app config env=production 'model=[digits]'")
 )
 def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
@@ -124,7 +225,7 @@ def render(
     """Print the declarative Serve document that `up` would apply."""
     from deployments.manifest import render as render_document
     from deployments.manifest import to_yaml as document_yaml
-    from deployments.up import build_id
+    from deployments.target import build_id
 
     composed = load_config(overrides or (), config_dir)
     document = render_document(composed, home=str(home_dir()), build=build_id())
@@ -157,10 +258,12 @@ def doctor(
 def main() -> None:
     """Entry point: exit code 0 done, 1 failed and undone, 64 wrong usage, 130 interrupted.
 
-    Typer itself turns an interrupt into 130.
+    `plan` has 2 as well, for changes that are pending. Typer itself turns an interrupt into 130.
     """
     try:
         app()
+    except _Verdict:
+        raise
     except SystemExit as error:
         sys.exit(USAGE_ERROR if error.code == CLICK_USAGE_ERROR else error.code)
     except (OperatorError, OSError) as error:

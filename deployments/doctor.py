@@ -15,7 +15,7 @@ from deployments.live import live
 from deployments.preflight import check_artifacts, check_ports
 from deployments.serve_api import ServeApi
 from deployments.status import states
-from deployments.up import find_target
+from deployments.target import find_target
 from serve_app.config.root import Config
 from serve_app.errors import ServeAppError
 from serve_app.store.deployments import DeploymentLog

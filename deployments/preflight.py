@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from deployments import node as ray_node
@@ -17,6 +18,13 @@ from serve_app.examples.prepare import prepare_examples
 
 def check_ports(config: Config) -> None:
     """Raises ClusterError when a port that we need is taken, naming who has it."""
+    problem = next(iter(port_problems(config)), None)
+    if problem is not None:
+        raise ClusterError(problem)
+
+
+def port_problems(config: Config, keys: Collection[str] | None = None) -> Iterator[str]:
+    """A line for each port that is taken, of those with these keys or of all."""
     ports = {
         "http.port": config.http.port,
         "cluster.gcs_port": config.cluster.gcs_port,
@@ -27,26 +35,23 @@ def check_ports(config: Config) -> None:
     if config.metrics.enabled:
         ports["metrics.port"] = config.metrics.port
     for key, port in ports.items():
-        owner = ray_node.port_owner(port)
+        owner = ray_node.port_owner(port) if keys is None or key in keys else None
         if owner is not None:
             other = port + 80 if port < 65_000 else port - 80
-            raise ClusterError(
+            yield (
                 f"Port {port} is taken by {owner}. Stop it, or choose another: "
                 f"serve-app up {key}={other}"
             )
 
 
-def check_settings(config: Config, node: LocalNode) -> None:
-    """Raises ConfigError when the config wants another Ray than the one that runs."""
-    wanted = ray_node.settings(config)
-    problems = [
-        f"cluster.{key}\n  Ray was started with {node.settings.get(key)}, not {value}. "
-        "To change it: serve-app down, then up."
-        for key, value in wanted.items()
-        if node.settings.get(key) != value
-    ]
-    if problems:
-        raise ConfigError("\n".join([*problems, "Nothing was changed."]))
+def setting_problems(config: Config, node: LocalNode) -> Iterator[str]:
+    """A line for each setting with which the config wants another Ray than the one that runs."""
+    for key, value in ray_node.settings(config).items():
+        if node.settings.get(key) != value:
+            yield (
+                f"cluster.{key}\n  Ray was started with {node.settings.get(key)}, not {value}. "
+                "To change it: serve-app down, then up."
+            )
 
 
 def make_examples(config: Config, home: Path) -> None:

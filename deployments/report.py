@@ -12,8 +12,8 @@ from deployments.live import listener_url, live
 from deployments.naming import GATEWAY, INGRESS
 from deployments.rates import Key, Rates, measure
 from deployments.status import deployment_state, states, version_state
+from deployments.target import running_target
 from deployments.terminal import WIDTH, out, say
-from deployments.up import find_target
 from serve_app.config.model import ModelConfig
 from serve_app.config.root import Config
 from serve_app.domain.inference import VersionKey
@@ -30,9 +30,7 @@ def collect(config: Config, home: Path) -> Report:
     Raises:
         ClusterError: no cluster runs, it does not answer, or nothing is deployed on it.
     """
-    target = find_target(config, home)
-    if target is None:
-        raise ClusterError("No cluster runs here. Start one with: serve-app up")
+    target = running_target(config, home)
     with target.api() as api:
         details = api.details()
     running = live(details)

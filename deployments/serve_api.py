@@ -1,4 +1,4 @@
-"""A small client of Ray's REST API for Serve, which the command line speaks instead of Ray."""
+"""A small client of Ray's REST API, which the command line speaks instead of Ray."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import httpx
 from serve_app.errors import ClusterError
 
 _APPLICATIONS = "/api/serve/applications/"
+_NODES = "/api/v0/nodes"
+_STATUS = "/api/cluster_status"
 
 
 class ServeApi:
@@ -45,7 +47,7 @@ class ServeApi:
 
     def put(self, document: dict[str, Any]) -> None:
         """Replaces the whole set of applications; returns before they are ready."""
-        self._call("PUT", json=document)
+        self._call("PUT", _APPLICATIONS, json=document)
 
     def delete(self, timeout_s: float) -> None:
         """Removes all applications, draining them; may return before they are gone."""
@@ -54,12 +56,26 @@ class ServeApi:
 
     def details(self) -> dict[str, Any]:
         """The state of all applications, deployments and replicas."""
-        answer: dict[str, Any] = self._call("GET").json()
+        answer: dict[str, Any] = self._call("GET", _APPLICATIONS).json()
         return answer
 
-    def _call(self, method: str, **arguments: Any) -> httpx.Response:
+    def nodes(self) -> list[dict[str, Any]]:
+        """Ray's account of each node, `resources_total` among it."""
+        answer: list[dict[str, Any]] = self._call("GET", _NODES).json()["data"]["result"]["result"]
+        return answer
+
+    def usage(self) -> dict[str, tuple[float, float]]:
+        """Resource -> (reserved, total) of all nodes, as they were a few seconds ago.
+
+        Empty until Ray's autoscaler has looked for the first time.
+        """
+        status = self._call("GET", _STATUS).json()["data"].get("clusterStatus") or {}
+        usage: dict[str, tuple[float, float]] = status.get("loadMetricsReport", {}).get("usage", {})
+        return usage
+
+    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
-            response = self._client.request(method, _APPLICATIONS, **arguments)
+            response = self._client.request(method, path, **arguments)
         except httpx.HTTPError as error:
             raise ClusterError(
                 f"the cluster at {self.dashboard} does not answer: {error}"
@@ -68,6 +84,6 @@ class ServeApi:
             raise ClusterError(f"the cluster at {self.dashboard} refused the token")
         if response.is_error:
             raise ClusterError(
-                f"the cluster at {self.dashboard} refused the document: {response.text[:2000]}"
+                f"the cluster at {self.dashboard} refused {method} {path}: {response.text[:2000]}"
             )
         return response

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 out = Console(highlight=False, soft_wrap=True)
 WIDTH = 100
@@ -32,13 +33,17 @@ def show_json(value: Any) -> None:
 
 
 @contextmanager
-def waiting(label: str) -> Iterator[None]:
-    """Shows on a terminal that something is going on; silent in a pipe."""
+def waiting(label: str) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal that something is going on; silent in a pipe.
+
+    Yields:
+        A function that shows another label.
+    """
     if out.is_terminal:
-        with out.status(label):
-            yield
+        with out.status(label) as status:
+            yield lambda text: status.update(escape(text))
     else:
-        yield
+        yield lambda text: None
 
 
 def done(label: str, began: float) -> str:

@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import deployments
-import serve_app
 from deployments import node as ray_node
-from deployments.apply import apply, remove, restore, wait_until_ready
+from deployments.apply import alone, apply, prepare, remove
 from deployments.home import changing
 from deployments.live import document as running_document
-from deployments.manifest import Document, render, same
 from deployments.naming import GATEWAY
-from deployments.node import LocalNode
-from deployments.preflight import check_artifacts, check_ports, check_settings, make_examples
+from deployments.preflight import check_ports
 from deployments.serve_api import ServeApi
+from deployments.target import find_target, local_target, running_target
 from deployments.terminal import say, step
 from serve_app.config.root import Config
-from serve_app.errors import ClusterError, ConfigError
-from serve_app.store.deployments import DeploymentLog
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The cluster that a command works on."""
-
-    dashboard: str
-    token: str
-    node: LocalNode | None
-    """The local Ray node, when it is ours."""
-
-    def api(self) -> ServeApi:
-        """A client of the cluster's API."""
-        return ServeApi(self.dashboard, self.token)
-
-
-@cache
-def build_id() -> str:
-    """Names the code by its content: other code restarts replicas, equal code does not."""
-    digest = hashlib.sha256()
-    for package in (serve_app, deployments):
-        root = Path(next(iter(package.__path__)))
-        for path in sorted(root.rglob("*.py")):
-            digest.update(str(path.relative_to(root)).encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def find_target(config: Config, home: Path) -> Target | None:
-    """The running cluster that this config means: joined by address, or started here.
-
-    Raises:
-        ConfigError: a cluster is to be joined, and its token is not given.
-    """
-    if config.cluster.address is not None:
-        token = os.environ.get("RAY_AUTH_TOKEN")
-        if not token:
-            raise ConfigError(
-                f"cluster.address is {config.cluster.address}: set RAY_AUTH_TOKEN to its token"
-            )
-        return Target(config.cluster.address, token, None)
-    node = ray_node.find(home)
-    if node is None:
-        return None
-    return Target(node.dashboard, ray_node.token_path(home).read_text(), node)
+from serve_app.errors import ClusterError
 
 
 def up(config: Config, home: Path, actor: str) -> float:
@@ -85,65 +31,39 @@ def up(config: Config, home: Path, actor: str) -> float:
     began = time.monotonic()
     with changing(home):
         target = find_target(config, home)
-        if target is not None and target.node is not None:
-            check_settings(config, target.node)
-        if target is None or target.node is not None:
-            make_examples(config, home)
-            check_artifacts(config, home)
-        log = DeploymentLog(config.database)
-        if target is not None:
-            _apply(config, home, target, log, actor)
-            return time.monotonic() - began
-        check_ports(config)
-        with step("Starting Ray on this machine"):
-            node = ray_node.start(config, home)
-        try:
-            target = Target(node.dashboard, ray_node.token_path(home).read_text(), node)
-            _apply(config, home, target, log, actor)
-        except BaseException:
-            with step("Stopping what was started"):
-                ray_node.stop(node, home)
-            raise
+        prepare(config, home, target)
+        with alone(config) as log:
+            if target is not None:
+                apply(config, home, target, log, actor)
+                return time.monotonic() - began
+            check_ports(config)
+            with step("Starting Ray on this machine"):
+                node = ray_node.start(config, home)
+            try:
+                apply(config, home, local_target(node, home), log, actor)
+            except BaseException:
+                with step("Stopping what was started"):
+                    ray_node.stop(node, home)
+                raise
         return time.monotonic() - began
 
 
-def _apply(config: Config, home: Path, target: Target, log: DeploymentLog, actor: str) -> None:
-    document = render(config, home=str(home), build=build_id())
-    with target.api() as api:
-        before = running_document(api.details())
-        if before is not None and same(before, document):
-            wait_until_ready(api, config)
-            return
-        _announce_removals(before, document)
-        revision = log.record(actor, config, document)
-        try:
-            apply(api, config, document)
-        except BaseException as error:
-            try:
-                _undo(api, before, config)
-            finally:
-                with suppress(ClusterError):  # must not hide the cause
-                    log.finish(revision, "failed", str(error) or type(error).__name__)
-            raise
-        log.finish(revision, "applied", "")
+def apply_here(config: Config, home: Path, actor: str) -> tuple[float, int | None]:
+    """Applies the config to the cluster that runs; see `deployments.apply.apply`.
 
+    Returns:
+        Seconds until everything answered, and the revision; None if there was nothing to do.
 
-def _announce_removals(before: Document | None, after: Document) -> None:
-    names = {each["name"] for each in after["applications"]}
-    gone = [each["name"] for each in before["applications"]] if before else []
-    removed = sorted(name for name in gone if name not in names)
-    if removed:
-        say(f"Removing what the config no longer names: {', '.join(removed)}")
-
-
-def _undo(api: ServeApi, before: Document | None, config: Config) -> None:
-    if before is None:
-        with step("Removing what was deployed"):
-            remove(api, config.cluster.ready_timeout_s)
-        return
-    with step("Putting the former deployment back"):
-        back = restore(api, before, config.cluster.ready_timeout_s)
-    say("The former deployment serves." if back else "The former deployment is NOT ready.")
+    Raises:
+        ClusterError: no cluster runs, or it failed and what ran before runs again.
+    """
+    began = time.monotonic()
+    with changing(home):
+        target = running_target(config, home)
+        prepare(config, home, target)
+        with alone(config) as log:
+            revision = apply(config, home, target, log, actor)
+    return time.monotonic() - began, revision
 
 
 def down(home: Path, timeout_s: float) -> bool:

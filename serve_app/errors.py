@@ -34,6 +34,7 @@ machine-readable `code`, and whether repeating the same request can help::
         ├── ArtifactError
         ├── PredictorError
         └── ClusterError
+            └── DeploymentConflict
 
 Rules that keep them alive across processes (Ray pickles them): constructor arguments are
 positional and go unformatted to `super().__init__`; the text is made in `__str__`.
@@ -354,3 +355,10 @@ class ClusterError(OperatorError):
 
     code = "cluster_error"
     title = "Cluster error"
+
+
+class DeploymentConflict(ClusterError):
+    """Somebody else is changing the same cluster: they go first, or have won."""
+
+    code = "deployment_conflict"
+    title = "Deployment conflict"

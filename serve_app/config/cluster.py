@@ -30,7 +30,15 @@ class ClusterConfig(Schema):
     num_cpus: int | None = Field(None, ge=1, description="logical CPUs; null counts the cores")
     num_gpus: int | None = Field(None, ge=0, description="logical GPUs; null asks the machine")
     object_store_mib: int = Field(256, ge=80, description="shared memory for Ray's object store")
-    ready_timeout_s: float = Field(180.0, gt=0, description="`up` gives up after this long")
+    ready_timeout_s: float = Field(
+        180.0, gt=0, description="`up` and `apply` give up, and undo, after this long"
+    )
+    settle_s: float = Field(
+        20.0,
+        ge=0,
+        description="`apply` watches new replicas for this long after they are ready; Serve calls "
+        "one unhealthy after three checks that fail, 15 s",
+    )
     router_num_cpus: float = Field(0.1, ge=0, description="that Ray reserves for ModelRouter")
     transport: Transport = Field(
         "auto",

@@ -92,6 +92,13 @@ class DeploymentLog:
             row.outcome, row.reason = outcome, storable(reason)
             session.flush()
 
+    def find(self, revision: int) -> Deployment | None:
+        """The deployment with this revision, if there is one."""
+        return next(
+            iter(self._newest(select(DeploymentRow).where(col(DeploymentRow.id) == revision), 1)),
+            None,
+        )
+
     def latest_applied(self) -> Deployment | None:
         """The newest deployment that succeeded."""
         applied = select(DeploymentRow).where(DeploymentRow.outcome == "applied")

@@ -48,11 +48,10 @@ def paste(text: str, cluster: Cluster, folder: Path) -> list[str]:
     """What a shell prints, line by line; only the documented activation provides our commands."""
     require_program("curl", "curl")
     assert ACTIVATE in text
-    text = (
-        text.replace(ACTIVATE, f". {sys.prefix}/bin/activate")
-        .replace("localhost:8000", cluster.http)
-        .replace("serve-app up", f"serve-app up {' '.join(cluster.settings())}")
-    )
+    text = text.replace(ACTIVATE, f". {sys.prefix}/bin/activate")
+    text = text.replace("localhost:8000", cluster.http)
+    settings = " ".join(cluster.settings())
+    text = re.sub(r"serve-app (up|plan|apply|history|rollback)\b", rf"\g<0> {settings}", text)
     folders = os.environ["PATH"].split(os.pathsep)
     path = os.pathsep.join(each for each in folders if not Path(each, "serve-app").exists())
     environment = {**cluster.environment, "PATH": path, "PWD": str(folder)}
@@ -80,6 +79,18 @@ def test_add_a_model(tmp_path: Path) -> None:
     assert answer["model_name"] == "iris"
     assert probabilities["shape"] == [1, 3]
     assert max(probabilities["data"]) == probabilities["data"][2]
+
+
+def test_roll_back(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "home")
+    try:
+        lines = paste(script("docs/howto/rollback.md"), cluster, tmp_path)
+    finally:
+        cluster.run("down")
+    assert "Revision 1 serves again." in lines
+    assert lines[-1] == "No changes: the cluster runs this configuration."
+    (listed,) = [line for line in lines if line.rstrip().endswith("digits 2 changed")]
+    assert listed.split()[0] == "2"
 
 
 def test_the_mistake_in_add_a_model_is_described_as_it_reads(tmp_path: Path) -> None:

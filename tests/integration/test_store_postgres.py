@@ -19,6 +19,7 @@ from serve_app.store.outcomes import ArmTotals
 from serve_app.store.releases import ReleaseStore
 from tests.integration.postgres import PASSWORD, USER, admin, postgres, postgres_server
 from tests.unit.store.deployment_suite import DOCUMENT, DeploymentSuite, config
+from tests.unit.store.lease_suite import LeaseSuite
 from tests.unit.store.plans import everyday, fill, recorded, scans
 from tests.unit.store.release_suite import NOW, ReleaseSuite, draft, exposure, label
 
@@ -47,6 +48,10 @@ def _config(port: int, name: str) -> DatabaseConfig:
 
 
 class TestDeploymentsOnPostgres(DeploymentSuite):
+    pass
+
+
+class TestLeaseOnPostgres(LeaseSuite):
     pass
 
 

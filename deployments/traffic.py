@@ -1,0 +1,83 @@
+"""Which versions take traffic now, and what a change of a release means in words.
+
+The live release is the one in ModelRouter's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from deployments.difference import differences
+from serve_app.domain.release import Release
+from serve_app.domain.release_diff import changes
+
+Settings = Mapping[str, Any]
+"""One model's configuration as JSON, as ModelRouter has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Where the requests of one model go."""
+
+    weights: Mapping[str, int]
+    """Version -> percent."""
+    ruled: frozenset[str] = field(default_factory=frozenset)
+    """Versions that get requests by a rule, whatever the weights say."""
+    rollout: frozenset[str] = field(default_factory=frozenset)
+    """Versions between which a rollout is moving traffic; empty when none is."""
+
+    def claim(self, version: str) -> str:
+        """Why a version cannot go away; empty when it can."""
+        if version in self.rollout:
+            return "a rollout of it is going on"
+        if self.weights.get(version):
+            return f"{self.weights[version]} % of the traffic still goes to it"
+        return "a rule still sends requests to it" if version in self.ruled else ""
+
+
+def live_traffic(models: Mapping[str, Settings]) -> Mapping[str, Traffic]:
+    """The traffic of each model that runs, by its release."""
+    return {name: _traffic(model.get("release") or {}) for name, model in models.items()}
+
+
+def _traffic(release: Mapping[str, Any]) -> Traffic:
+    labels = release.get("labels") or {}
+    ruled = {rule["version"] for rule in release.get("rules") or []}
+    return Traffic(
+        weights=weights(release), ruled=frozenset(labels.get(name, name) for name in ruled)
+    )
+
+
+def weights(release: Mapping[str, Any]) -> dict[str, int]:
+    """Version -> percent, of the candidates that have any."""
+    return {
+        each["version"]: each["weight"]
+        for each in release.get("candidates") or []
+        if each["weight"]
+    }
+
+
+def release_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """What is different between two releases, in words."""
+    old, new = weights(before), weights(after)
+    if old != new:
+        yield f"traffic {_shares(old)} → {_shares(new)}"
+    try:
+        former, wanted = Release.model_validate(before), Release.model_validate(after)
+    except ValidationError:  # written by another release of this program
+        yield from map(str, differences(_rest(before), _rest(after)))
+    else:
+        # The weights stand above, in one line.
+        yield from changes(former.model_copy(update={"candidates": wanted.candidates}), wanted)
+
+
+def _rest(release: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in release.items() if key != "candidates"}
+
+
+def _shares(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{version}: {share}%" for version, share in found.items()) or "none"

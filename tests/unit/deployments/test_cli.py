@@ -1,0 +1,171 @@
+"""Exit codes and output of the commands, as a shell sees them, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.cli import main
+from tests.unit.deployments.ray_stub import RayStub, ray_stub
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "tests" / "integration" / "configs"
+SCALED = "models.echo.versions.1.replicas={min: 3, max: 3}"
+WEIGHTS = "models.echo.release.candidates=[{version: '1', weight: %s}]"
+
+
+@pytest.fixture
+def ray() -> Iterator[RayStub]:
+    with ray_stub() as stub:
+        yield stub
+
+
+class Shell:
+    """Runs commands in this process, as the entry point does."""
+
+    def __init__(
+        self, home: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self._patch, self._capsys = patch, capsys
+        self.ray: RayStub | None = None
+        patch.setenv("SERVE_APP_HOME", str(home))
+        patch.setenv("SERVE_APP_CONFIG_DIR", str(CONFIGS))
+        patch.setenv("RAY_AUTH_TOKEN", "t")
+
+    def join(self, ray: RayStub) -> None:
+        """From now on the commands are about this cluster."""
+        self.ray = ray
+        self._patch.setenv("SERVE_APP_CLUSTER_ADDRESS", ray.url)
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        settings = ["env=test", "model=[echo]"]
+        if self.ray is not None:
+            settings += ["cluster=existing", f"http.port={self.ray.port}", "cluster.settle_s=0"]
+        self._patch.setattr(sys, "argv", ["serve-app", *arguments, *settings])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = self._capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+def test_plan_without_a_cluster_lists_what_up_would_make(run: Shell) -> None:
+    code, out, _ = run("plan")
+    assert code == 2
+    assert "+ version 1" in out
+    assert out.splitlines()[-1] == "Apply with: serve-app up"
+    code, out, _ = run("plan", "--json")
+    assert code == 2
+    assert json.loads(out)["fresh"]
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "history", "rollback"])
+def test_wrong_usage_is_not_taken_for_changes(run: Shell, command: str) -> None:
+    assert run(command, "--no-such")[0] == 64
+
+
+def test_rollback_takes_one_revision(run: Shell) -> None:
+    assert run("rollback", "1", "2")[0] == 64
+
+
+def test_commands_that_need_a_cluster_say_how_to_start_one(run: Shell) -> None:
+    for command in ("apply", "rollback"):
+        code, _, err = run(command)
+        assert code == 1
+        assert "serve-app up" in err
+    code, out, _ = run("history")
+    assert (code, out) == (0, "Nothing has been deployed with this database yet.\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        (WEIGHTS % 50, "must sum up to 100"),
+        (WEIGHTS % 0, "must sum up to 100"),
+        ("models.echo.release.candidates=[{version: '7', weight: 100}]", '"7" is not a version'),
+    ],
+)
+def test_a_wrong_release_is_an_error_and_no_plan(run: Shell, override: str, complaint: str) -> None:
+    code, out, err = run("plan", override)
+    assert (code, out) == (1, "")
+    assert complaint in err
+
+
+def test_plan_apply_plan_and_back(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    assert run("apply")[0] == 0
+    code, out, _ = run("plan")
+    assert (code, out) == (0, "No changes: the cluster runs this configuration.\n")
+
+    for command in (("plan", SCALED), ("apply", "--dry-run", SCALED)):
+        code, out, _ = run(*command)
+        assert code == 2
+        assert "  ~ version 1      changes in place: replicas.min 2 → 3" in out.splitlines()
+        assert "No client will notice." in out
+    assert len(ray.puts) == 1
+
+    code, out, _ = run("apply", SCALED)
+    assert code == 0
+    assert "Revision 2 serves after" in out
+    code, out, _ = run("rollback", "1")
+    assert code == 0
+    assert "Revision 1 serves again." in out
+    assert ray.puts[2] == ray.puts[0]
+    code, out, _ = run("history", "--json")
+    rows = json.loads(out)
+    assert [(row["revision"], row["outcome"]) for row in rows] == [
+        (3, "applied"),
+        (2, "applied"),
+        (1, "applied"),
+    ]
+
+
+def test_a_plan_that_would_be_refused_says_so_and_exits_with_1(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    gone = ["~models.echo.versions.1", WEIGHTS.replace("'1'", "'2'") % 100]
+    code, out, _ = run("plan", *gone)
+    assert code == 1
+    assert "Refused: Version 1 of echo would disappear" in out
+    code, _, err = run("apply", *gone)
+    assert code == 1
+    assert "Nothing was changed." in err
+    assert len(ray.puts) == 1
+
+
+def test_a_failed_apply_exits_with_1_and_the_cause(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    ray.failing = {"echo@1": "serve_app.errors.PredictorError: no such thing"}
+    code, _, err = run("apply", SCALED, "cluster.ready_timeout_s=1")
+    assert code == 1
+    assert err.startswith("echo 1: no such thing")
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "history", "rollback"])
+def test_help_shows_examples(run: Shell, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"Examples:\n    serve-app {command}" in out
+
+
+def test_a_shell_gets_the_exit_codes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deployments.cli", "plan"]
+    variables = {**os.environ, "SERVE_APP_HOME": str(tmp_path)}
+    for arguments, code in (["model=[minilm]"], 2), (["--no-such"], 64), (["no.such=1"], 1):
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, env=variables, capture_output=True, timeout=60
+        )
+        assert done.returncode == code
