@@ -154,7 +154,7 @@ class Database:
             return
         self._failure = failure
         if failure:
-            logger.warning("no database", extra={"action": "store", "reason": failure})
+            logger.warning("cannot use the %s", failure, extra={"action": "store"})
         else:
             logger.info("the database is back", extra={"action": "store"})
 
