@@ -29,7 +29,6 @@ from serve_app.domain.routing import Endpoint, RouteTable
 from serve_app.domain.table_news import TableNews
 from serve_app.errors import ServeAppError
 from serve_app.store.releases import ReleaseStore
-from serve_app.store.schema import upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,6 @@ class ModelRouter:
         self._facts: dict[VersionKey, Mapping[str, str]] = {}
         self._leases = EndpointLeases()
         self._compiler = RouteCompiler()
-        self._database = arguments.database
         self._releases = Releases(ReleaseStore(arguments.database), self._ready, self._stir)
         self._published = Publication()
         self._changed = asyncio.Event()
@@ -116,7 +114,6 @@ class ModelRouter:
         while True:
             try:
                 if not self._releases.opened:
-                    await asyncio.to_thread(upgrade, self._database)
                     await self._releases.open()
                     self._stirred.set()
                 elif self._published.table.revision:  # before that nobody knows who is ready

@@ -95,8 +95,8 @@ class Compare(_Value):
 
     kind: Literal["tolerance", "top_k", "cosine"] = "tolerance"
     output: Name | None = Field(None, description="null compares every output")
-    rtol: float = Field(1e-3, ge=0, description="tolerance: relative")
-    atol: float = Field(1e-5, ge=0, description="tolerance: absolute")
+    rtol: float = Field(1e-3, ge=0, allow_inf_nan=False, description="tolerance: relative")
+    atol: float = Field(1e-5, ge=0, allow_inf_nan=False, description="tolerance: absolute")
     k: int = Field(1, ge=1, le=100, description="top_k: the same k largest, in any order")
     min_similarity: float = Field(0.99, gt=0, le=1, description="cosine: of each row")
 
