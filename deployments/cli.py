@@ -10,6 +10,16 @@ from typing import Annotated
 
 import typer
 
+from deployments.cli_options import (
+    AsJson,
+    ConfigDir,
+    OfModel,
+    Overrides,
+    Reason,
+    admin,
+    examples,
+)
+from deployments.cli_releases import add_release_commands
 from deployments.terminal import complain, out, say, show_json
 from serve_app.config.home import home_dir
 from serve_app.config.load import load_config, to_yaml
@@ -33,26 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Hydra overrides, such as env=production, model=[digits] or http.port=8080.",
-    ),
-]
-ConfigDir = Annotated[
-    Path | None,
-    typer.Option("--config-dir", help="A folder with further config files, such as model/my.yaml."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-
-def _examples(*commands: str) -> str:
-    """The end of a command's help; the backspace keeps click from joining the lines."""
-    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
-
-
-@app.command(epilog=_examples("serve-app up", "serve-app up 'model=[digits]' http.port=8080"))
+@app.command(epilog=examples("serve-app up", "serve-app up 'model=[digits]' http.port=8080"))
 def up(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Start or join Ray, apply the config, wait until it serves."""
     from deployments.live import listener_url
@@ -81,7 +73,7 @@ def up(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     say(f"\nThere is no authentication of clients yet; these ports can be reached from {reach}.")
 
 
-@app.command(epilog=_examples("serve-app down", "serve-app down --timeout 5"))
+@app.command(epilog=examples("serve-app down", "serve-app down --timeout 5"))
 def down(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
@@ -99,7 +91,7 @@ def down(
     say("Stopped." if done else "Nothing runs here.")
 
 
-@app.command(epilog=_examples("serve-app status", "serve-app status --json"))
+@app.command(epilog=examples("serve-app status", "serve-app status --json"))
 def status(
     overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
 ) -> None:
@@ -116,7 +108,7 @@ def status(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "serve-app plan", "serve-app plan 'models.minilm.versions.1.replicas={min: 2, max: 4}'"
     )
 )
@@ -129,7 +121,7 @@ def plan(
 
 @app.command(
     name="apply",
-    epilog=_examples(
+    epilog=examples(
         "serve-app apply", "serve-app apply --dry-run", "serve-app apply ingress.replicas=2"
     ),
 )
@@ -168,25 +160,40 @@ def _plan(overrides: list[str] | None, config_dir: Path | None, as_json: bool) -
         raise _Verdict(CHANGES)
 
 
-@app.command(epilog=_examples("serve-app history", "serve-app history --limit 5 --json"))
+@app.command(
+    epilog=examples(
+        "serve-app history",
+        "serve-app history --limit 5 --json",
+        "serve-app history --model digits",
+    )
+)
 def history(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 20,
+    model: OfModel = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the deployments: number, when, who, outcome, what changed."""
+    """List the deployments, or the releases of a model: number, when, who, what changed."""
+    from deployments.release_view import show_history as show_releases
     from deployments.revisions import history as list_revisions
     from deployments.revisions import show_history
 
-    rows = list_revisions(load_config(overrides or (), config_dir), limit)
-    if as_json:
-        show_json(rows)
-    else:
-        show_history(rows)
+    config = load_config(overrides or (), config_dir)
+    if model is not None:
+        with admin(config) as api:
+            rows = api.revisions(model, limit)
+        show_json(rows) if as_json else show_releases(rows)
+        return
+    deployed = list_revisions(config, limit)
+    show_json(deployed) if as_json else show_history(deployed)
 
 
-@app.command(epilog=_examples("serve-app rollback", "serve-app rollback 12"))
+@app.command(
+    epilog=examples(
+        "serve-app rollback", "serve-app rollback 12", "serve-app rollback --model digits"
+    )
+)
 def rollback(
     arguments: Annotated[
         list[str] | None,
@@ -196,8 +203,10 @@ def rollback(
         ),
     ] = None,
     config_dir: ConfigDir = None,
+    model: OfModel = None,
+    reason: Reason = "",
 ) -> None:
-    """Put a former deployment back, as a new revision."""
+    """Put a former deployment back, or a former release of one model; a new revision each."""
     from deployments.revisions import rollback as roll_back
 
     numbers = [each for each in arguments or [] if each.isdecimal()]
@@ -206,19 +215,28 @@ def rollback(
     overrides = [each for each in arguments or [] if not each.isdecimal()]
     config = load_config(overrides, config_dir)
     revision = int(numbers[0]) if numbers else None
+    if model is not None:
+        from deployments.release_view import show_revision
+
+        with admin(config) as api:
+            show_revision(api.rollback(model, revision, reason))
+        return
     done = roll_back(config, home_dir(), getpass.getuser(), revision)
     say(f"Revision {done} serves again.")
 
 
+add_release_commands(app)
+
+
 @app.command(
-    epilog=_examples("serve-app config", "serve-app config env=production 'model=[digits]'")
+    epilog=examples("serve-app config", "serve-app config env=production 'model=[digits]'")
 )
 def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Print the composed and validated configuration."""
     print(to_yaml(load_config(overrides or (), config_dir)), end="")
 
 
-@app.command(epilog=_examples("serve-app render", "serve-app render env=production --json"))
+@app.command(epilog=examples("serve-app render", "serve-app render env=production --json"))
 def render(
     overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
 ) -> None:
@@ -236,7 +254,7 @@ def render(
 
 
 @app.command(
-    epilog=_examples("serve-app doctor", "serve-app doctor env=production database=postgres")
+    epilog=examples("serve-app doctor", "serve-app doctor env=production database=postgres")
 )
 def doctor(
     overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False

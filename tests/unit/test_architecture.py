@@ -66,7 +66,7 @@ ONLY_IN = {
     "uvicorn": ("serve_app/http/", "benchmarks/servers/"),
     "grpc": ("benchmarks/",),
     "hpack": ("serve_app/http2/",),
-    "typer": ("deployments/cli.py", "benchmarks/"),
+    "typer": ("deployments/cli", "benchmarks/"),
     "subprocess": ("deployments/node.py", "benchmarks/", "serve_app/grpc/generate.py"),
 }
 """Library -> the only places that import it."""

@@ -246,7 +246,7 @@ class ReleaseSuite:
         await store.open_rollout(rollout())
         copied = (
             "model, state, reason, step, steps, origin, origin_revision, target, strategy, "
-            "created_at, changed_at, step_began_at, evidence"
+            "created_at, changed_at, step_began_at, evidence, memory"
         )
         with (
             pytest.raises(ClusterError, match=r"(?i)unique"),
