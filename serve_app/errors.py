@@ -30,11 +30,7 @@ machine-readable `code`, and whether repeating the same request can help::
     ├── DeadlineExceeded              504 deadline_exceeded
     ├── ModelFailed                   500 model_failed
     └── OperatorError                 never on the wire: shown by the command line
-        ├── ConfigError
-        ├── ArtifactError
-        ├── PredictorError
-        └── ClusterError
-            └── DeploymentConflict
+        └── ConfigError ArtifactError PredictorError ClusterError DeploymentConflict
 
 Rules that keep them alive across processes (Ray pickles them): constructor arguments are
 positional and go unformatted to `super().__init__`; the text is made in `__str__`.
