@@ -27,12 +27,12 @@ class AdminClient:
     Every method raises ClusterError with the server's words when it refuses.
     """
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, timeout_s: float = _TIMEOUT_S) -> None:
         headers = {"x-actor": getpass.getuser()}
         self._http = httpx.Client(
-            base_url=f"{base}/admin/v1/models/",
+            base_url=f"{base}/admin/v1",
             headers=headers,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             trust_env=False,
         )
 
@@ -63,6 +63,11 @@ class AdminClient:
         traceback: TracebackType | None,
     ) -> None:
         self._http.close()
+
+    def standings(self) -> list[Document]:
+        """The live revision and the rollout of every model."""
+        found: list[Document] = self._call("GET", "/models")["models"]
+        return found
 
     def release(self, model: str) -> Document:
         """The live revision."""
@@ -101,8 +106,11 @@ class AdminClient:
         return found
 
     def _ask(self, method: str, model: str, path: str, body: Any = None) -> Document:
+        return self._call(method, f"/models/{quote(model, safe='')}/{path}", body)
+
+    def _call(self, method: str, path: str, body: Any = None) -> Document:
         try:
-            response = self._http.request(method, f"{quote(model, safe='')}/{path}", json=body)
+            response = self._http.request(method, path, json=body)
             answer: Document = response.json()
         except httpx.HTTPError as error:
             raise ClusterError(f"the ingress at {self._http.base_url} does not answer") from error

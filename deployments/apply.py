@@ -14,6 +14,7 @@ from deployments.preflight import check_artifacts, make_examples
 from deployments.readiness import POLL_S, settle, wait_until_ready
 from deployments.serve_api import ServeApi
 from deployments.survey import Survey, survey
+from deployments.takeover import wait_for_takeover
 from deployments.target import Target
 from deployments.terminal import complain, say, step
 from serve_app.config.root import Config
@@ -79,6 +80,7 @@ def apply(
             raise ClusterError("\n".join([*found.plan.refusals, "Nothing was changed."]))
         if not found.plan.changes:
             wait_until_ready(api, config, found.after)
+            wait_for_takeover(api, config)
             return None
         revision = log.record(actor, config, found.after)
         try:
@@ -105,6 +107,7 @@ def _carry_out(api: ServeApi, config: Config, found: Survey) -> None:
         say(f"Not ready before and not changed, so not waited for: {', '.join(ignored)}")
     api.put(found.after)
     wait_until_ready(api, config, found.after, found.plan.touched, ignored)
+    wait_for_takeover(api, config)
     if not found.plan.fresh:
         settle(api, config, found.after, found.plan.renewed)
 

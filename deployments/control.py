@@ -16,6 +16,7 @@ from serve_app.domain.control import (
     Receipt,
     Revision,
     Rollout,
+    Standing,
     Steering,
 )
 from serve_app.domain.release import Release
@@ -30,6 +31,11 @@ class RouterControl:
 
     def __init__(self, router: DeploymentHandle[Any]) -> None:
         self._router = router
+
+    async def standings(self) -> Sequence[Standing]:
+        """See `Control`."""
+        found: Sequence[Standing] = await self._call("standings")
+        return found
 
     async def release(self, model: str) -> Revision:
         """See `Control`."""

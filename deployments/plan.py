@@ -105,7 +105,7 @@ def _lost_traffic(models: Iterable[ModelChange], traffic: Mapping[str, Traffic])
     """A model that goes as a whole is meant to be gone; a version of one that stays is not."""
     return [
         f"Version {version.name} of {model.name} would disappear, but {claim}. Move its traffic "
-        f"first: apply a release of {model.name} without it, then remove it."
+        f"first: serve-app traffic {model.name}, or apply a release without it; then remove it."
         for model in models
         if model.action != "removed" and model.name in traffic
         for version in model.versions

@@ -23,6 +23,7 @@ from serve_app.domain.control import (
     Receipt,
     Revision,
     Rollout,
+    Standing,
     Steering,
 )
 from serve_app.domain.release import Release, faults
@@ -157,6 +158,17 @@ class Releases:
         await self._experiments.prune(self._live, time())
 
     # The port `Control`
+
+    async def standings(self) -> Sequence[Standing]:
+        """See `Control`."""
+        return [
+            Standing(
+                revision=_public(live).model_copy(update={"release": self.release(model)}),
+                rollout=self._rollouts.current(model),
+            )
+            for model, live in self._live.items()
+            if model in self._models
+        ]
 
     async def live(self, model: str) -> Revision:
         """See `Control.release`."""
@@ -297,4 +309,4 @@ class Releases:
 
 
 def _public(revision: StoredRevision) -> Revision:
-    return Revision.model_validate(revision.model_dump(exclude={"config_digest", "rollout_id"}))
+    return Revision.model_validate(revision.model_dump(exclude={"rollout_id"}))

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from deployments.live import listener_url, live
+from deployments.live import document, listener_url, live
 from deployments.naming import GATEWAY, INGRESS
 from deployments.rates import Key, Rates, measure
+from deployments.standings import Standings, standings
 from deployments.status import deployment_state, states, version_state
 from deployments.target import running_target
 from deployments.terminal import WIDTH, out, say
@@ -23,9 +24,10 @@ Report = dict[str, Any]
 
 
 def collect(config: Config, home: Path) -> Report:
-    """Joins Serve's account of the replicas with two seconds of metrics.
+    """Joins Serve's account of the replicas with two seconds of metrics and the live releases.
 
-    Models, weights and addresses are those that run, whatever the files say by now.
+    Models, weights and addresses are those that run, whatever the files say by now. Without an
+    answer of ModelRouter the weights are those that were applied.
 
     Raises:
         ClusterError: no cluster runs, it does not answer, or nothing is deployed on it.
@@ -40,10 +42,8 @@ def collect(config: Config, home: Path) -> Report:
     url = listener_url(metrics.host, metrics.port, target.dashboard)
     rates = measure(url) if metrics.enabled else {}
     ingress = deployment_state(details, GATEWAY, INGRESS)
-    models = [
-        {"model": name, "versions": _versions(name, model, details, rates)}
-        for name, model in running.models.items()
-    ]
+    now = standings(document(details), target.dashboard) or {}
+    models = [_model(name, model, details, rates, now) for name, model in running.models.items()]
     return {
         "ready": all(state.ready for _, state in states(details, running.models)),
         "http": listener_url(http.host, http.port, target.dashboard),
@@ -52,10 +52,32 @@ def collect(config: Config, home: Path) -> Report:
     }
 
 
+def _model(
+    name: str,
+    model: ModelConfig,
+    details: dict[str, Any],
+    rates: Mapping[Key, Rates],
+    now: Standings,
+) -> Report:
+    live, rollout = now.get(name), None
+    if live is not None and live.rollout is not None:
+        rollout = live.rollout.model_dump(mode="json", include={"id", "state", "reason"})
+    weights = (model.release if live is None else live.revision.release).weights
+    return {
+        "model": name,
+        "revision": None if live is None else live.revision.number,
+        "rollout": rollout,
+        "versions": _versions(name, model, details, rates, weights),
+    }
+
+
 def _versions(
-    name: str, model: ModelConfig, details: dict[str, Any], rates: Mapping[Key, Rates]
+    name: str,
+    model: ModelConfig,
+    details: dict[str, Any],
+    rates: Mapping[Key, Rates],
+    weights: Mapping[str, int],
 ) -> list[Report]:
-    weights = {item.version: item.weight for item in model.release.candidates}
     versions = []
     for version, settings in model.versions.items():
         state = version_state(details, VersionKey(name, version), settings)
@@ -89,6 +111,9 @@ def show(report: Report) -> None:
     table.add_column("state", no_wrap=True)
     messages = []
     for model in report["models"]:
+        if (rollout := model["rollout"]) is not None:
+            words = f"rollout {rollout['id']} is {rollout['state']}: {rollout['reason']}"
+            messages.append(f"{model['model']}: {words}")
         for version in model["versions"]:
             table.add_row(model["model"], *_row(version))
             if version["message"]:

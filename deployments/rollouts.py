@@ -193,14 +193,13 @@ class Rollouts:
         moved = await self._carry_out(model, course, live, change, now)
         return course.row, moved
 
-    async def newest(self, model: str, limit: int) -> Sequence[Rollout]:
-        """The newest rollouts, with the evidence of this moment where one is going on."""
+    def current(self, model: str) -> Rollout | None:
+        """The one that is going on, as it is at this moment."""
         course = self._courses.get(model)
-        found = [_public(each) for each in await self._store.rollouts(model, limit)]
-        if course is None or not found or found[0].id != course.row.id:
-            return found
+        if course is None:
+            return None
         progress = course.machine.progress
-        current = found[0].model_copy(
+        return _public(course.row).model_copy(
             update={
                 "state": progress.state,
                 "step": progress.step,
@@ -208,6 +207,13 @@ class Rollouts:
                 "evidence": course.machine.evidence(),
             }
         )
+
+    async def newest(self, model: str, limit: int) -> Sequence[Rollout]:
+        """The newest rollouts, with the evidence of this moment where one is going on."""
+        found = [_public(each) for each in await self._store.rollouts(model, limit)]
+        current = self.current(model)
+        if current is None or not found or found[0].id != current.id:
+            return found
         return [current, *found[1:]]
 
     def _record(self, course: _Course, totals: Totals) -> None:

@@ -229,6 +229,7 @@ class ModelRouter:
 
 
 _VERBS: Mapping[str, Callable[..., Awaitable[Any]]] = {
+    "standings": Releases.standings,
     "release": Releases.live,
     "change": Releases.change,
     "revisions": Releases.revisions,

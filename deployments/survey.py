@@ -19,6 +19,7 @@ from deployments.need import Capacity, Need
 from deployments.plan import Plan, make_plan
 from deployments.preflight import check_artifacts, port_problems, setting_problems
 from deployments.serve_api import ServeApi
+from deployments.standings import standings
 from deployments.status import states
 from deployments.target import Target, build_id, find_target
 from deployments.traffic import live_traffic
@@ -51,7 +52,7 @@ def survey(api: ServeApi, config: Config, home: Path, target: Target) -> Survey:
     plan = make_plan(
         before,
         after,
-        traffic=live_traffic(settings_of(before)),
+        traffic=live_traffic(settings_of(before), standings(before, api.dashboard)),
         capacity=measure(api, shared=joined),
         targets=_targets(details),
         elastic=joined,

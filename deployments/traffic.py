@@ -1,17 +1,15 @@
-"""Which versions take traffic now, and what a change of a release means in words.
-
-The live release is the one in ModelRouter's settings.
-"""
+"""Which versions take traffic now, and what a change of a release means in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from deployments.difference import differences
+from serve_app.domain.control import Standing
 from serve_app.domain.release import Release
 from serve_app.domain.release_diff import changes
 
@@ -39,9 +37,29 @@ class Traffic:
         return "a rule still sends requests to it" if version in self.ruled else ""
 
 
-def live_traffic(models: Mapping[str, Settings]) -> Mapping[str, Traffic]:
-    """The traffic of each model that runs, by its release."""
-    return {name: _traffic(model.get("release") or {}) for name, model in models.items()}
+def live_traffic(
+    models: Mapping[str, Settings], standings: Mapping[str, Standing] | None = None
+) -> Mapping[str, Traffic]:
+    """The traffic of each model that runs.
+
+    Args:
+        models: as ModelRouter has them; their releases count where nothing better is known.
+        standings: what is in force, by model.
+    """
+    found = {name: _traffic(model.get("release") or {}) for name, model in models.items()}
+    for name, its in (standings or {}).items():
+        if name in found:
+            found[name] = _standing(its)
+    return found
+
+
+def _standing(its: Standing) -> Traffic:
+    found = _traffic(its.revision.release.model_dump(mode="json"))
+    if its.rollout is None:
+        return found
+    moved = {**its.rollout.origin, **its.rollout.target}
+    touched = (its.rollout.origin, its.rollout.target)
+    return replace(found, rollout=frozenset(v for v in moved if any(w.get(v) for w in touched)))
 
 
 def _traffic(release: Mapping[str, Any]) -> Traffic:
@@ -65,7 +83,7 @@ def release_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iter
     """What is different between two releases, in words."""
     old, new = weights(before), weights(after)
     if old != new:
-        yield f"traffic {_shares(old)} → {_shares(new)}"
+        yield f"traffic {shares(old)} → {shares(new)}"
     try:
         former, wanted = Release.model_validate(before), Release.model_validate(after)
     except ValidationError:  # written by another release of this program
@@ -79,5 +97,6 @@ def _rest(release: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in release.items() if key != "candidates"}
 
 
-def _shares(found: Mapping[str, int]) -> str:
+def shares(found: Mapping[str, int]) -> str:
+    """Weights in words."""
     return ", ".join(f"{version}: {share}%" for version, share in found.items()) or "none"

@@ -17,6 +17,7 @@ from serve_app.domain.control import (
     Revision,
     Rollout,
     RolloutState,
+    Standing,
     Steering,
 )
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
@@ -131,8 +132,15 @@ class FakeControl:
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.authors: list[Author] = []
 
-    async def release(self, model: str) -> Revision:
+    async def standings(self) -> Sequence[Standing]:
         """See `serve_app.domain.control.Control`; so are all others."""
+        return [
+            Standing(revision=history[-1], rollout=self.rollout)
+            for history in self._revisions.values()
+        ]
+
+    async def release(self, model: str) -> Revision:
+        """The newest revision."""
         return self._history(model)[-1]
 
     async def change(
@@ -220,4 +228,5 @@ def _revision(model: str, number: int, release: Release, author: Author | None =
         reason=author.reason,
         release=release,
         changes=(),
+        config_digest=release.digest,
     )

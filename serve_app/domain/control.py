@@ -39,6 +39,7 @@ class Revision(_Answer):
     reason: str
     release: Release
     changes: tuple[str, ...] = Field(description="what is different from the one before, in words")
+    config_digest: str = Field(description="of the release in the config that it comes from")
 
 
 class Rollout(_Answer):
@@ -55,6 +56,13 @@ class Rollout(_Answer):
     created_at: datetime
     changed_at: datetime
     evidence: Mapping[str, Any] = Field(description="per guard: what was counted, and how sure")
+
+
+class Standing(_Answer):
+    """Where the requests of one model go now."""
+
+    revision: Revision
+    rollout: Rollout | None = Field(description="the one that is going on")
 
 
 class Outcome(_Answer):
@@ -88,6 +96,10 @@ class Control(Protocol):
     Every method raises ModelNotFound for an unknown model and StoreUnavailable when the database
     cannot be used.
     """
+
+    async def standings(self) -> Sequence[Standing]:
+        """What is in force, model by model; a model whose release is not known yet is left out."""
+        ...
 
     async def release(self, model: str) -> Revision:
         """The live release."""

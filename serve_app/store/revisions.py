@@ -33,7 +33,6 @@ class RevisionDraft:
 class StoredRevision(Revision):
     """A revision with what only ModelRouter needs."""
 
-    config_digest: str = Field(description="of the desired release that it was derived from")
     rollout_id: int | None = Field(description="the rollout that it is a step of")
 
 

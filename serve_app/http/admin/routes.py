@@ -18,7 +18,8 @@ from serve_app.http.head import check_media_type
 from serve_app.http.openapi import json_body, problems
 from serve_app.http.response import json_response
 
-_MODEL = "/admin/v1/models/{model}"
+_MODELS = "/admin/v1/models"
+_MODEL = f"{_MODELS}/{{model}}"
 _ACTOR = b"x-actor"
 _ACTOR_PATTERN = re.compile(r"[\x20-\x7e]{1,255}")
 _ETAG = re.compile(rb'(?:W/)?"([0-9]{1,18})"')
@@ -98,7 +99,13 @@ class AdminRoutes:
         self._max_json_depth = max_json_depth
 
     def add_releases(self, router: APIRouter) -> None:
-        """The live release of a model and its history."""
+        """The live releases, and the history of one."""
+        router.get(
+            _MODELS,
+            summary="Where the requests of each model go now",
+            response_model=schema.Standings,
+            responses=problems(503),
+        )(self.standings)
         release = f"{_MODEL}/release"
         router.get(release, summary="The live release", response_model=Revision, responses=_READS)(
             self.release
@@ -170,6 +177,10 @@ class AdminRoutes:
             response_model=schema.Disagreements,
             responses=problems(400, 404, 503),
         )(self.disagreements)
+
+    async def standings(self) -> Response:
+        """The revision in force and the rollout that is going on, model by model."""
+        return _json(schema.Standings(models=tuple(await self._control.standings())))
 
     async def release(self, model: str) -> Response:
         """Which versions take traffic now, and how; the ETag is the number of the revision."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.domain.control import Outcome, Receipt, Revision, Rollout
+from serve_app.domain.control import Outcome, Receipt, Revision, Rollout, Standing
 from serve_app.domain.release import Release
 from serve_app.domain.tensor import Name
 
@@ -53,6 +53,12 @@ class OutcomeReport(_Body):
     """What became of answers."""
 
     outcomes: tuple[Outcome, ...] = Field(min_length=1, max_length=MAX_OUTCOMES)
+
+
+class Standings(BaseModel):
+    """All models whose release is known."""
+
+    models: tuple[Standing, ...]
 
 
 class Revisions(BaseModel):

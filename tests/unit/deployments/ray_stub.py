@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from deployments.change import settings_of
+from serve_app.domain.release import Release
+from serve_app.testing import FakeControl
 
 Document = dict[str, Any]
 
@@ -27,6 +32,8 @@ class RayStub:
     on_put: Callable[[], None] = lambda: None
     on_get: Callable[[], None] = lambda: None
     cpus: float = 8.0
+    live: dict[str, Release] = field(default_factory=dict)
+    """Model -> its live release, where that is not the one in the document."""
 
     @property
     def port(self) -> int:
@@ -68,7 +75,21 @@ class RayStub:
             return {"data": {"result": {"result": [node]}}}
         if path == "/api/cluster_status":
             return {"data": {"clusterStatus": None}}
+        if path == "/admin/v1/models":
+            return {"models": self._standings()}
         return {}
+
+
+    def _standings(self) -> list[Document]:
+        """As ModelRouter has taken everything over."""
+        found = []
+        for name, model in settings_of(self.document).items():
+            desired = Release.model_validate(model["release"])
+            control = FakeControl(**{name: self.live.get(name, desired)})
+            (standing,) = asyncio.run(control.standings())
+            found.append(standing.model_dump(mode="json"))
+            found[-1]["revision"]["config_digest"] = desired.digest
+        return found
 
 
 @contextmanager
