@@ -72,12 +72,17 @@ class Cluster:
         ]
 
     def run(
-        self, *arguments: str, overrides: Sequence[str] = (), check: bool = True
+        self,
+        *arguments: str,
+        overrides: Sequence[str] = (),
+        check: bool = True,
+        settings: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command; `up`, `status`, `render`, `config` and `doctor` get the settings."""
-        settings = [] if arguments[0] == "down" else [*self.settings(), *overrides]
+        """Runs a command, with the settings of this cluster where it takes any after its name."""
+        plain = arguments[0] == "down" or not settings
+        given = [] if plain else [*self.settings(), *overrides]
         done = subprocess.run(
-            [self.command, *arguments, *settings],
+            [self.command, *arguments, *given],
             env=self.environment,
             cwd=ROOT,
             capture_output=True,

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def paste(text: str, cluster: Cluster, folder: Path) -> list[str]:
     assert ACTIVATE in text
     text = text.replace(ACTIVATE, f". {sys.prefix}/bin/activate")
     text = text.replace("localhost:8000", cluster.http)
+    text = text.replace("localhost:8002/metrics", cluster.metrics)
     settings = " ".join(cluster.settings())
     text = re.sub(r"serve-app (up|plan|apply|history|rollback)\b", rf"\g<0> {settings}", text)
     folders = os.environ["PATH"].split(os.pathsep)
@@ -81,16 +83,54 @@ def test_add_a_model(tmp_path: Path) -> None:
     assert max(probabilities["data"]) == probabilities["data"][2]
 
 
-def test_roll_back(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path / "home")
-    try:
-        lines = paste(script("docs/howto/rollback.md"), cluster, tmp_path)
-    finally:
-        cluster.run("down")
-    assert "Revision 1 serves again." in lines
-    assert lines[-1] == "No changes: the cluster runs this configuration."
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The default models. Each document starts it if need be, and leaves it as it was."""
+    made = Cluster(tmp_path_factory.mktemp("home"))
+    yield made
+    made.run("down")
+
+
+def test_roll_back(default: Cluster, tmp_path: Path) -> None:
+    lines = paste(script("docs/howto/rollback.md"), default, tmp_path)
     (listed,) = [line for line in lines if line.rstrip().endswith("digits 2 changed")]
-    assert listed.split()[0] == "2"
+    assert f"Revision {int(listed.split()[0]) - 1} serves again." in lines
+    assert "No changes: the cluster runs this configuration." in lines
+    shares = [line for line in lines if line.startswith("  traffic ")]
+    assert [each.split(maxsplit=1)[1].strip() for each in shares] == [
+        "2: 90%, 3: 10%",
+        "2: 100%",
+        "2: 100%",
+    ]
+
+
+def test_run_a_canary(default: Cluster, tmp_path: Path) -> None:
+    lines = paste(script("docs/howto/run-a-canary.md"), default, tmp_path)
+    (counts,) = [line for line in lines if line.startswith("version 2: ")]
+    assert "version 3: " in counts
+    assert "failed" not in counts
+    (shown,) = [line for line in lines if line.startswith("digits: rollout ") and ", " in line]
+    assert ", promoted: step 100 % has held" in shown
+
+
+def test_ab_test(default: Cluster, tmp_path: Path) -> None:
+    lines = paste(script("docs/howto/ab-test.md"), default, tmp_path)
+    assert any("ersion 3 is better" in line for line in lines), lines
+    assert (tmp_path / "digits.svg").read_text().startswith("<svg")
+    assert "  traffic   3: 100%" in [line.split(", 1")[0] for line in lines]
+
+
+def test_shadow(default: Cluster, tmp_path: Path) -> None:
+    lines = paste(script("docs/howto/shadow.md"), default, tmp_path)
+    assert [line for line in lines if line.endswith(" answered")] == ["1000 of 1000 answered"] * 2
+    assert any("version 2 and shadow 3" in line for line in lines)
+    counted = {
+        result: sum(float(line.split()[-1]) for line in lines if f'result="{result}"' in line)
+        for result in ("agreed", "disagreed")
+    }
+    assert 0.05 < counted["disagreed"] / sum(counted.values()) < 0.25
+    (shown,) = [line for line in lines if ", rolled back: disagreement of version 3" in line]
+    assert "mirrored answers differed" in shown
 
 
 def test_the_mistake_in_add_a_model_is_described_as_it_reads(tmp_path: Path) -> None:

@@ -79,7 +79,6 @@ class RayStub:
             return {"models": self._standings()}
         return {}
 
-
     def _standings(self) -> list[Document]:
         """As ModelRouter has taken everything over."""
         found = []
