@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 ECHO = [
     "model=[echo]",
     "models.echo.versions.1.replicas={min: 1, max: 1}",
+    "models.echo.versions.2.replicas={min: 1, max: 1}",
     # A GPU that only Ray believes in: half of it is reserved, the predictor gets the CPU.
     "cluster.num_gpus=1",
     "models.echo.versions.1.resources.num_gpus=0.5",
@@ -167,11 +168,11 @@ def test_a_running_cluster_can_be_joined_by_its_address(
     assert refused.returncode == 1
     assert "RAY_AUTH_TOKEN" in refused.stderr
     guest.variables["RAY_AUTH_TOKEN"] = (cluster.home / "ray-token").read_text()
-    guest.run("up", overrides=[*join, "models.echo.versions.2.replicas={min: 1, max: 1}"])
+    guest.run("up", overrides=[*join, "models.echo.versions.2.replicas={min: 2, max: 2}"])
     report = json.loads(guest.run("status", "--json", overrides=join).stdout)
     assert report["ready"]
     rows = {v["version"]: v for m in report["models"] for v in m["versions"]}
-    assert rows["2"]["replicas"] == 1
+    assert rows["2"]["replicas"] == 2
     guest.run("down", *guest.settings(), *join)
     left = guest.run("status", overrides=join, check=False)
     assert "Nothing is deployed" in left.stderr
