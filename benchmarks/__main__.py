@@ -19,6 +19,7 @@ from benchmarks import (
     run_large,
     run_minilm,
     run_protocols,
+    run_routing,
     run_scaling,
     run_startup,
     run_steady,
@@ -40,13 +41,14 @@ ALL: dict[str, Scenario] = {
     "minilm": run_minilm.run,
     "steady": run_steady.run,
     "startup": run_startup.run,
+    "routing": run_routing.run,
     "scaling": run_scaling.run,
 }
 BY_NAME: dict[str, Scenario] = {
     "ingresses": run_variants.ingresses,
     "transports": run_variants.transports,
 }
-WITHOUT_WRK = ("startup", "scaling", "users")
+WITHOUT_WRK = ("startup", "routing", "scaling", "users")
 SCENARIOS = ("all", *ALL, *BY_NAME, "users", "profile")
 
 STORED = Path("docs/reports/bench.json")
@@ -64,8 +66,9 @@ scenarios:
   minilm      sentence embeddings, beside plain torch with all sentences sorted by length
   steady      minutes of an open loop at 80% of the capacity: memory and stalls
   startup     from `serve-app up` to the first answer
+  routing     releases of 10,000 models: choosing a version, publishing the route table
   scaling     a step of load: until a second replica answers; one that sleeps: until it does
-  all         the seven above, one after the other
+  all         the eight above, one after the other
   ingresses   1, 2 and 3 ingress replicas
   transports  the direct channel against handle calls
   users       people with different wishes (Locust), every answer checked

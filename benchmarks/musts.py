@@ -11,6 +11,7 @@ from benchmarks.run_digits import BARE, RAY_DEFAULTS
 from benchmarks.run_large import BARE_BODY, IMAGE_BYTES
 from benchmarks.run_minilm import PLAIN
 from benchmarks.run_protocols import BARE_GRPC, BINARY, GRPC, JSON
+from benchmarks.run_routing import MODELS
 
 Results = Mapping[str, Any]
 SLACK_MIB = 5.0
@@ -205,6 +206,18 @@ MUSTS = (
         "startup: `up` on an installed environment, empty home: first answer",
         *("startup", "<=", 30, "s"),
         lambda result: float(result["first_answer_s"]["first"]["median"]),
+        lambda result: 0,
+    ),
+    Must(
+        f"routing: choosing a version, {MODELS:,} models of 3 versions, CPU",
+        *("routing", "<=", 5, "µs"),
+        lambda result: float(result["choose_us"]["median"]),
+        lambda result: 0,
+    ),
+    Must(
+        f"routing: compiling and serialising the route table of {MODELS:,} models, CPU",
+        *("routing", "<=", 1, "s"),
+        lambda result: float(result["publish_s"]["median"]),
         lambda result: 0,
     ),
     Must(

@@ -52,6 +52,8 @@ def tables(results: Results) -> Iterable[RenderableType]:
         yield _memory_table(results["steady"])
     if "startup" in results:
         yield _startup_table(results["startup"])
+    if "routing" in results:
+        yield _routing_table(results["routing"])
     if "scaling" in results:
         yield _scaling_table(results["scaling"])
 
@@ -134,6 +136,23 @@ def _startup_table(result: Any) -> Table:
     names = {"first": "empty (trains the example models)", "again": "kept"}
     for start, figure in result["first_answer_s"].items():
         table.add_row(names[start], _with_spread(figure, 1))
+    return table
+
+
+def _routing_table(result: Any) -> Table:
+    table = _table(
+        f"routing: {result['models']:,} models of {result['versions']} versions", "what", "CPU"
+    )
+    for text, figure, unit, factor in (
+        ("choosing a version, sticky by header", "choose_us", "µs", 1),
+        ("counting a request of an arm", "count_us", "µs", 1),
+        ("router: the first table, compiled and serialised", "publish_s", "ms", 1000),
+        ("router: the same after a change of one replica", "publish_change_s", "ms", 1000),
+        ("ingress: taking the first table", "take_s", "ms", 1000),
+        ("ingress: taking the change", "take_change_s", "ms", 1000),
+    ):
+        found = {name: factor * value for name, value in result[figure].items()}
+        table.add_row(text, f"{_with_spread(found, 2 if unit == 'µs' else 1)} {unit}")
     return table
 
 

@@ -13,11 +13,13 @@ import ray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.arguments import GatewayArguments
+from deployments.arm_reports import ArmReports
 from deployments.gateway import HandleGateway
 from deployments.process import set_up, settle
 from serve_app.channel.gateway import DirectGateway
 from serve_app.dataplane import DataPlane
 from serve_app.domain.routing import RouteTable
+from serve_app.domain.table_news import TableNews
 from serve_app.grpc.listener import GrpcListener
 from serve_app.http.app import create_app
 from serve_app.http.listener import HttpListener
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 FIRST_TABLE_S = 20.0
 """How long a new ingress waits for its first route table before it opens the ports all the same."""
 
+
+LAST_REPORT_S = 1.0
+"""How long the end of this process waits for its last report to arrive."""
 
 CONNECT_S = 1.0
 """How long a new route table waits for connections to replicas that it names first."""
@@ -65,6 +70,10 @@ class Ingress:
         self._recorder.watch(self._dataplane, lambda: self._http.open_connections)
         self._has_table = asyncio.Event()
         self._follower = asyncio.create_task(self._follow())
+        self._reports = ArmReports(
+            self._dataplane.arms, self._router.report.remote, self._recorder.count_report
+        )
+        self._reporter = asyncio.create_task(self._reports.run())
         # The port is shared: opened without a table, it would refuse what a sibling can answer.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_table.wait(), FIRST_TABLE_S)
@@ -83,11 +92,11 @@ class Ingress:
         while True:
             try:
                 async with asyncio.timeout(poll_s + 5.0):
-                    table: RouteTable | None = await self._router.poll.remote(
+                    news: TableNews | None = await self._router.poll.remote(
                         self._dataplane.table.revision, poll_s
                     )
-                if table is not None and table.revision > self._dataplane.table.revision:
-                    await self._take(table)
+                if news is not None and news.revision > self._dataplane.table.revision:
+                    await self._take(news.applied_to(self._dataplane.table))
                     self._has_table.set()
                 backoff_s = 0.1
             except Exception:
@@ -109,6 +118,8 @@ class Ingress:
         """Fails when the follower has ended or the listener is gone; asks nobody else."""
         if self._follower.done():
             raise RuntimeError("the follower of the route table has ended")
+        if self._reporter.done():
+            raise RuntimeError("the reporter of the arms has ended")
         if not self._http.listening:
             raise RuntimeError("the HTTP listener is closed")
 
@@ -128,6 +139,9 @@ class Ingress:
                 logger.error("drain failed", extra={"action": "drain"}, exc_info=outcome)
         self._dataplane.draining = True
         follower.cancel()
+        self._reporter.cancel()
+        with contextlib.suppress(TimeoutError):  # the router may be gone as well
+            await asyncio.wait_for(self._reports.report(), LAST_REPORT_S)
         if self._channels is not None:
             await self._channels.close()
         await self._recorder.close()

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
@@ -18,28 +17,24 @@ from ray.serve._private.common import ReplicaState
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from deployments.arguments import GatewayArguments, RouterSettings
-from deployments.endpoints import LEASE_S, EndpointLeases, Endpoints
-from deployments.naming import GATEWAY, INGRESS, REPLICA, application_name
+from deployments.endpoints import LEASE_S, EndpointLeases
+from deployments.naming import REPLICA, application_name
 from deployments.process import set_up
-from serve_app.config.model import ModelConfig
+from deployments.publication import Publication
+from deployments.routes import Counts, RouteCompiler
+from serve_app.domain.arms import IngressReport
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import (
-    EMPTY_TABLE,
-    Endpoint,
-    ModelRoute,
-    RouteTable,
-    VersionRoute,
-)
+from serve_app.domain.routing import Endpoint, RouteTable
+from serve_app.domain.table_news import TableNews
 
 logger = logging.getLogger(__name__)
 
 FACTS_TIMEOUT_S = 5.0
 UNREST_S = 10.0
+MAX_INGRESSES = 1_000
+"""So many are remembered by their last report; those of the past go first."""
 CALM_FACTOR = 5.0
 """Replicas are looked at so much more rarely when nothing has changed for `UNREST_S`."""
-
-Counts = Mapping[tuple[str, str], int]
-"""Running replicas by (application, deployment)."""
 
 
 class ModelRouter:
@@ -53,7 +48,9 @@ class ModelRouter:
         self._proven: frozenset[str] = frozenset()
         self._facts: dict[VersionKey, Mapping[str, str]] = {}
         self._leases = EndpointLeases()
-        self._table = EMPTY_TABLE
+        self._compiler = RouteCompiler()
+        self._reports: dict[str, IngressReport] = {}
+        self._published = Publication()
         self._changed = asyncio.Event()
         self._started = self._changed_at = time.monotonic()
         self._stirred = asyncio.Event()
@@ -67,19 +64,19 @@ class ModelRouter:
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
 
-    async def poll(self, revision: int, timeout_s: float) -> RouteTable | None:
+    async def poll(self, revision: int, timeout_s: float) -> TableNews | None:
         """Waits for a table newer than `revision`; None when there is none within `timeout_s`.
 
         A router that has just started has an empty table at first: nobody must hear of it.
         """
-        if self._table.revision <= revision:
+        if self._published.table.revision <= revision:
             changed = self._changed
             try:
                 async with asyncio.timeout(timeout_s):
                     await changed.wait()
             except TimeoutError:
                 return None
-        return self._table
+        return self._published.since(revision)
 
     async def announce(self, key: VersionKey, endpoint: Endpoint) -> None:
         """A replica listens on a direct channel; it says so again and again while it does."""
@@ -90,6 +87,18 @@ class ModelRouter:
         """A replica drains its direct channel."""
         if self._leases.withdraw(replica):
             self._stir()
+
+    async def report(self, report: IngressReport) -> None:
+        """Takes what an ingress has counted; a report that is repeated counts once.
+
+        Reports of one ingress come in the order of their numbers.
+        """
+        before = self._reports.pop(report.ingress, None)
+        if before is not None and report.sequence <= before.sequence:
+            report = before
+        self._reports[report.ingress] = report
+        while len(self._reports) > MAX_INGRESSES:
+            del self._reports[next(iter(self._reports))]
 
     async def check_health(self) -> None:
         """Fails when the watcher has ended; a slow or absent controller is not a fault of ours."""
@@ -104,7 +113,8 @@ class ModelRouter:
                 status = await asyncio.to_thread(serve.status)
                 self._counts = running_replicas(status, self._counts)
                 self._proven = proven(status, self._proven)
-                if self._table.revision or (not building(status) and self._heard_of_all()):
+                complete = not building(status) and self._heard_of_all()
+                if self._published.table.revision or complete:
                     await self._learn_facts(status)
                     self._compile()
             except Exception:
@@ -166,21 +176,19 @@ class ModelRouter:
     def _stir(self) -> None:
         self._changed_at = time.monotonic()
         self._stirred.set()
-        if self._table.revision:
+        if self._published.table.revision:
             self._compile()
 
     def _compile(self) -> None:
         endpoints = self._leases.current(time.monotonic())
-        self._publish(
-            compile_table(self._settings.models, self._counts, self._facts, endpoints, self._proven)
-        )
+        compiler, models = self._compiler, self._settings.models
+        self._publish(compiler.compile(models, self._counts, self._facts, endpoints, self._proven))
 
     def _publish(self, table: RouteTable) -> None:
-        if dataclasses.replace(table, revision=self._table.revision) == self._table:
-            return
         # Milliseconds since the epoch keep revisions growing across restarts of this process.
-        revision = max(self._table.revision + 1, time.time_ns() // 1_000_000)
-        self._table = dataclasses.replace(table, revision=revision)
+        revision = max(self._published.table.revision + 1, time.time_ns() // 1_000_000)
+        if not self._published.replace(table, revision):
+            return
         logger.info("table published", extra={"action": "publish", "revision": revision})
         self._changed.set()
         self._changed = asyncio.Event()
@@ -242,63 +250,3 @@ def running_replicas(status: ServeStatus, before: Counts) -> Counts:
         for application, details in status.applications.items()
         for deployment, overview in details.deployments.items()
     }
-
-
-def compile_table(
-    models: Mapping[str, ModelConfig],
-    counts: Counts,
-    facts: Mapping[VersionKey, Mapping[str, str]],
-    endpoints: Endpoints | None = None,
-    able: Container[str] = (),
-) -> RouteTable:
-    """The route table, without a revision. Pure.
-
-    Args:
-        models: as configured.
-        counts: their replicas.
-        facts: what replicas say of themselves.
-        endpoints: their channels.
-        able: applications that start a replica when they are asked.
-    """
-    return RouteTable(
-        revision=0,
-        models={
-            name: _model_route(name, model, counts, facts, endpoints or {}, able)
-            for name, model in models.items()
-        },
-        ingresses=max(1, counts.get((GATEWAY, INGRESS), 0)),
-    )
-
-
-def _model_route(
-    name: str,
-    model: ModelConfig,
-    counts: Counts,
-    facts: Mapping[VersionKey, Mapping[str, str]],
-    endpoints: Endpoints,
-    able: Container[str],
-) -> ModelRoute:
-    versions = {}
-    for version, settings in model.versions.items():
-        key = VersionKey(name, version)
-        application = application_name(key)
-        versions[version] = VersionRoute(
-            key=key,
-            application=application,
-            platform=settings.platform,
-            batching=settings.batching,
-            timeout_s=settings.timeouts.request_s,
-            replicas=counts.get((application, REPLICA), 0),
-            idempotent=settings.idempotent,
-            metadata={**settings.metadata, **facts.get(key, {})},
-            endpoints=endpoints.get(key, ()),
-            wakes=settings.replicas.min == 0 and application in able,
-        )
-    return ModelRoute(
-        name=name,
-        description=model.description,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        versions=versions,
-        release=model.release,
-    )

@@ -84,23 +84,29 @@ class DataPlane:
             Draining: this ingress is shutting down.
             ModelNotFound: there is no such model.
             VersionNotFound: it has no such version.
-            Overloaded: the queue of the version that will answer is full, and that of its
-                fallback.
+            NotReady: the version that will answer has no replica, and no fallback helps.
+            Overloaded: its queue is full, and no fallback helps.
         """
         if self.draining:
             raise Draining("this server is shutting down")
         route = self.table.model(model)
         choice = route.only if version is None else choose_version(route, version, "")
-        if choice is not None and self._full(choice.route) and self._full(choice.spare):
-            if choice.arm and route.measured:
-                self.arms.count_fault(choice.route.key)
-            raise Overloaded("the queue of this version is full")
+        if choice is not None and (refusal := self._refusal(choice.route)) is not None:
+            spare = choice.spare
+            if spare is None or self._refusal(spare) is not None:
+                if choice.arm and route.measured:
+                    self.arms.count_fault(choice.route.key)
+                raise refusal
         return route
 
-    def _full(self, route: VersionRoute | None) -> bool:
-        """Whether a version cannot take a request; nobody can take none."""
-        queue = None if route is None else self._queues.get(route.key)
-        return route is None or (queue is not None and queue.full)
+    def _refusal(self, route: VersionRoute) -> ServeAppError | None:
+        """Why a version would not take a request now; None: it would."""
+        if not route.answers:
+            return _not_ready(route)
+        queue = self._queues.get(route.key)
+        if queue is not None and queue.full:
+            return Overloaded("the queue of this version is full")
+        return None
 
     def start(
         self,
@@ -192,9 +198,7 @@ class DataPlane:
             NotReady: it has no replica, and none can be started.
         """
         if not route.answers:
-            raise NotReady(
-                f"version {route.key.version!r} of model {route.key.model!r} is not ready"
-            )
+            raise _not_ready(route)
         queue = self._queues.get(route.key)
         return self._open(route) if queue is None else queue
 
@@ -210,6 +214,11 @@ class DataPlane:
             observe=self._observe,
         )
         return queue
+
+
+def _not_ready(route: VersionRoute) -> NotReady:
+    model, version = route.key
+    return NotReady(f"version {version!r} of model {model!r} is not ready")
 
 
 def _replicas(route: VersionRoute, table: RouteTable) -> int:

@@ -9,26 +9,24 @@ and Schomaker, "Weighted distributed hash tables" (2005).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
-from math import log
-from typing import NamedTuple
+from math import inf, log
+from typing import TypeVar
 
+_FACTOR = 0xC4CEB9FE1A85EC53
 _MASK = (1 << 53) - 1
 _UNIT = 2.0**-53
 
-
-class Seed(NamedTuple):
-    """What makes the hashes of one arm, or of one sample, its own."""
-
-    flip: int
-    factor: int
+C = TypeVar("C")
 
 
-def seed_of(*names: str) -> Seed:
-    """The seed of what these names stand for; ("ab", "c") and ("a", "bc") differ."""
-    text = "\0".join(names).encode()
-    found = blake2b(text, digest_size=16).digest()
-    return Seed(int.from_bytes(found[:8], "little"), int.from_bytes(found[8:], "little") | 1)
+def seed_of(*names: str) -> int:
+    """64 bits that make the hashes of an arm, or of a sample, its own.
+
+    ("ab", "c") and ("a", "bc") differ.
+    """
+    return key_of("\0".join(names))
 
 
 def key_of(text: str) -> int:
@@ -37,16 +35,29 @@ def key_of(text: str) -> int:
     return int.from_bytes(found.digest(), "little")
 
 
-def score(weight: float, seed: Seed, key: int) -> float:
-    """How much an arm of this weight, which is above 0, claims a key."""
-    return -weight / log(uniform(seed, key))
-
-
-def uniform(seed: Seed, key: int) -> float:
+def uniform(seed: int, key: int) -> float:
     """A hash that is evenly spread in (0, 1).
 
-    The key is spread already; what is left to do is to make one hash independent of the other. Both
-    halves of a wide product, folded, do that (as wyhash does, by Wang Yi).
+    The key is spread already; what is left to do is to make the hashes of one key independent. Both
+    halves of a wide product, folded, do that (as in wyhash, by Wang Yi).
     """
-    product = (key ^ seed.flip) * seed.factor
+    product = (key ^ seed) * _FACTOR
     return ((product >> 64 ^ product) & _MASK | 1) * _UNIT
+
+
+def winner(arms: Iterable[tuple[int, int, C]], key: int) -> C | None:
+    """The arm that a key belongs to.
+
+    Args:
+        arms: weight above 0, seed, and what to return.
+        key: `key_of` what is assigned.
+    """
+    highest, best = -inf, None
+    for weight, seed, arm in arms:
+        # `uniform`, spelled out: this is on the way of every request. The order of log(u) / weight
+        # is that of the scores.
+        product = (key ^ seed) * _FACTOR
+        claim = log(((product >> 64 ^ product) & _MASK | 1) * _UNIT) / weight
+        if claim > highest:
+            highest, best = claim, arm
+    return best

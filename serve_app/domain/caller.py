@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import parse_qsl
 
-from serve_app.domain.release import Sticky
-
 TENANT = "x-tenant-id"
 API_KEY = "x-api-key"
 _AUTHORIZATION = "authorization"
@@ -99,13 +97,19 @@ class MetadataCaller:
         """See `Caller`."""
 
 
-def sticky_value(sticky: Sticky, caller: Caller) -> str | None:
-    """What the assignment of this caller sticks to; None or empty if it does not say."""
-    if sticky.by == "header":
-        return caller.header(sticky.name or "")
-    if sticky.by == "cookie":
-        return caller.cookie(sticky.name or "")
-    if sticky.by == "tenant":
+def sticky_value(by: str, name: str, caller: Caller) -> str | None:
+    """What an assignment sticks to; None or empty if the caller does not say.
+
+    Args:
+        by: as in `serve_app.domain.release.Sticky`.
+        name: of the header or the cookie.
+        caller: the sender of the request.
+    """
+    if by == "header":
+        return caller.header(name)
+    if by == "cookie":
+        return caller.cookie(name)
+    if by == "tenant":
         return caller.header(TENANT)
     return caller.header(API_KEY) or _bearer(caller.header(_AUTHORIZATION))
 

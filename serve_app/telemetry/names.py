@@ -81,7 +81,7 @@ CHANNEL_FALLBACKS = CounterName(
 FALLBACKS = CounterName(
     "serve_app_fallbacks_total",
     "Requests that a release's fallback took over from the version that was chosen.",
-    (*_VERSION, "fallback_version", "reason"),
+    (*_VERSION, "reason"),
 )
 ARM_REQUESTS = CounterName(
     "serve_app_arm_requests_total",

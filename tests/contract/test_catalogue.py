@@ -25,7 +25,7 @@ from tests.contract.grpc_server import GrpcServer, calling, serving
 def with_platforms(model: ModelRoute) -> ModelRoute:
     """Each version of a platform of its own, to tell which one was described."""
     versions = {
-        name: replace(route, platform=f"platform-{name}", metadata={"of": name})
+        name: route._replace(platform=f"platform-{name}", metadata={"of": name})
         for name, route in model.versions.items()
     }
     return replace(model, versions=versions)

@@ -244,7 +244,7 @@ async def test_unexpected_errors_tell_nothing_but_the_request_id(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving() as server:
-        monkeypatch.setattr(server.dataplane, "_check", _raise_key_error)
+        monkeypatch.setattr("serve_app.dataplane.lay_out", _raise_key_error)
         async with calling(server) as call:
             with caplog.at_level(logging.ERROR):
                 error = await failing(call, GOOD, metadata=(("x-request-id", "find-me"),))

@@ -107,6 +107,23 @@ def startup() -> dict[str, Any]:
     }
 
 
+def routing() -> dict[str, Any]:
+    figures = {
+        "choose_us": 5.0,
+        "count_us": 1.0,
+        "publish_s": 1.0,
+        "publish_change_s": 0.05,
+        "take_s": 1.0,
+        "take_change_s": 0.001,
+    }
+    return {
+        "models": 10_000,
+        "versions": 3,
+        "repeats": 1,
+        **{name: {"median": value, "min": value, "max": value} for name, value in figures.items()},
+    }
+
+
 def scaling() -> dict[str, Any]:
     return {
         "config": "a model",
@@ -129,5 +146,6 @@ def results() -> dict[str, Any]:
         "minilm": minilm(),
         "steady": steady(),
         "startup": startup(),
+        "routing": routing(),
         "scaling": scaling(),
     }

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from benchmarks import binary, grpc_calls, plain_torch
+from benchmarks import binary, grpc_calls, plain_torch, run_routing
 from benchmarks.cluster import CONFIGS, ports
 from benchmarks.errors import BenchmarkError
 from benchmarks.predictors.first_value import FirstValue
@@ -21,6 +21,7 @@ from serve_app.config.load import load_config
 from serve_app.domain.tensor import TensorSpec
 from serve_app.errors import PredictorError
 from serve_app.predictors.predictor import LoadContext
+from tests.unit.benchmarks.results import results
 
 
 def test_a_binary_request_is_described_by_its_head() -> None:
@@ -135,6 +136,13 @@ def test_plain_torch_computes_whole_rounds_sorted_by_length() -> None:
     first = [text for batch in measured[:4] for text in batch]
     assert sorted(first) == sorted(texts)
     assert [len(text) for text in first] == sorted(len(text) for text in texts)
+
+
+def test_releases_of_some_models() -> None:
+    models = {f"m-{number}": run_routing.model(number) for number in range(50)}
+    figures = run_routing.measure(models, run_routing.announced(models))
+    assert set(figures) <= set(results()["routing"])
+    assert all(value > 0 for value in figures.values())
 
 
 def test_ports_of_a_cluster() -> None:

@@ -43,6 +43,51 @@ def test_a_version_that_is_not_declared(own: Path, explain: Explain) -> None:
             '  must be text, not 2. Write "2" in quotes.',
         ),
         (
+            "models.digits.release.candidates=[{version:'1',weight:100},{version:'2',weight:-1}]",
+            "models.digits.release.candidates[1].weight\n  must be at least 0, not -1.",
+        ),
+        (
+            "models.digits.release.labels.canary='7'",
+            'models.digits.release.labels.canary\n  "7" is not a version of this model. '
+            "Declared: 1, 2, 3.",
+        ),
+        (
+            "models.digits.release.labels.1='2'",
+            'models.digits.release.labels.1\n  "1" is a version: a label needs a name of its own.',
+        ),
+        (
+            "models.digits.release.fallback='7'",
+            'models.digits.release.fallback\n  "7" is not a version of this model. ',
+        ),
+        (
+            "models.digits.release.mirror=[{version:'7',percent:5}]",
+            'models.digits.release.mirror[0].version\n  "7" is not a version of this model. ',
+        ),
+        (
+            "models.digits.release.rules=[{match:{tenant:a},version:beta}]",
+            'models.digits.release.rules[0].version\n  "beta" is neither a version nor a label. '
+            "Known: 1, 2, 3.",
+        ),
+        (
+            "models.digits.release.rules=[{match:{},version:'1'}]",
+            "models.digits.release.rules[0].match\n  name at least one header, query parameter "
+            "or tenant.",
+        ),
+        (
+            "models.digits.release.sticky={by:header}",
+            "models.digits.release.sticky\n  name is needed by header and cookie, and by nothing "
+            "else.",
+        ),
+        (
+            "models.digits.release.outcomes={kind:label,output:classes}",
+            'models.digits.release.outcomes.output\n  "classes" is not an output of this model. '
+            "Declared: logits.",
+        ),
+        (
+            "models.digits.release.compare.output=classes",
+            'models.digits.release.compare.output\n  "classes" is not an output of this model. ',
+        ),
+        (
             "models.digits.release.candidates=[]",
             "models.digits.release.candidates\n  must not be empty.",
         ),

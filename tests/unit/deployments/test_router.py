@@ -21,14 +21,9 @@ from ray.serve.schema import (
 from deployments.arguments import RouterSettings
 from deployments.endpoints import EndpointLeases
 from deployments.naming import GATEWAY, INGRESS, REPLICA
-from deployments.router import (
-    Counts,
-    ModelRouter,
-    building,
-    compile_table,
-    proven,
-    running_replicas,
-)
+from deployments.publication import Publication
+from deployments.router import ModelRouter, building, proven, running_replicas
+from deployments.routes import Counts, RouteCompiler, compile_table
 from serve_app.config.load import load_config
 from serve_app.config.model import ReplicasConfig
 from serve_app.domain.inference import VersionKey
@@ -134,7 +129,7 @@ def test_who_has_been_up_and_can_come_up_again(
 
 async def test_a_fresh_router_tells_nobody_of_its_empty_table() -> None:
     router = object.__new__(ModelRouter)
-    router._table = EMPTY_TABLE
+    router._published = Publication()
     router._changed = asyncio.Event()
     assert await router.poll(revision=7, timeout_s=0.01) is None
     waiting = asyncio.create_task(router.poll(revision=7, timeout_s=5.0))
@@ -157,7 +152,8 @@ def running_router() -> ModelRouter:
     router._counts, router._facts = {("digits@2", REPLICA): 1}, {}
     router._proven = frozenset()
     router._leases = EndpointLeases()
-    router._table = EMPTY_TABLE
+    router._compiler = RouteCompiler()
+    router._published = Publication()
     router._changed, router._stirred = asyncio.Event(), asyncio.Event()
     router._poll_s, router._changed_at = 1.0, 0.0
     router._compile()
@@ -165,18 +161,18 @@ def running_router() -> ModelRouter:
 
 
 def endpoints(router: ModelRouter) -> tuple[Endpoint, ...]:
-    return router._table.models["digits"].versions["2"].endpoints
+    return router._published.table.models["digits"].versions["2"].endpoints
 
 
 async def test_an_announced_endpoint_is_published_at_once_and_taken_back_at_once() -> None:
     router = running_router()
-    first = router._table.revision
+    first = router._published.table.revision
     await router.announce(KEY, ENDPOINT)
     assert endpoints(router) == (ENDPOINT,)
-    second = router._table.revision
+    second = router._published.table.revision
     assert second > first
     await router.announce(KEY, ENDPOINT)
-    assert router._table.revision == second  # a renewal is no news
+    assert router._published.table.revision == second  # a renewal is no news
     await router.announce(KEY, ENDPOINT._replace(capacity=4))
     assert endpoints(router)[0].capacity == 4
     await router.withdraw("replica-a")
@@ -186,16 +182,16 @@ async def test_an_announced_endpoint_is_published_at_once_and_taken_back_at_once
 
 async def test_an_endpoint_of_an_unknown_version_changes_nothing() -> None:
     router = running_router()
-    before = router._table
+    before = router._published.table
     await router.announce(VersionKey("digits", "77"), ENDPOINT)
-    assert router._table.models == before.models
+    assert router._published.table.models == before.models
 
 
 async def test_a_router_without_a_table_remembers_endpoints_and_publishes_nothing() -> None:
     router = running_router()
-    router._table = EMPTY_TABLE
+    router._published = Publication()
     await router.announce(KEY, ENDPOINT)
-    assert router._table is EMPTY_TABLE
+    assert router._published.table is EMPTY_TABLE
     router._compile()
     assert endpoints(router) == (ENDPOINT,)
 
@@ -214,3 +210,26 @@ async def test_replicas_are_looked_at_rarely_only_while_nothing_changes() -> Non
     await router.announce(KEY, ENDPOINT)
     assert router._stirred.is_set()
     assert router._pause_s(calm) == 1.0
+
+
+def test_routes_of_models_for_which_nothing_changed_are_kept() -> None:
+    models = {"one": MODELS["digits"], "two": MODELS["digits"]}
+    compiler = RouteCompiler()
+    counts = {("one@1", REPLICA): 1}
+    facts = {VersionKey("one", "1"): {"accuracy": "0.98"}}
+    first = compiler.compile(models, counts, facts, {})
+    same = compiler.compile(dict(models), dict(counts), dict(facts), {})
+    assert all(same.models[name] is first.models[name] for name in models)
+    changes = [
+        (models, {("one@1", REPLICA): 2}, facts, {}),
+        (models, counts, {}, {}),
+        (models, counts, facts, {VersionKey("one", "1"): (ENDPOINT,)}),
+        ({**models, "one": MODELS["digits"].model_copy()}, counts, facts, {}),
+    ]
+    for change in changes:
+        compiler.compile(models, counts, facts, {})
+        table = compiler.compile(*change)
+        assert table == compile_table(*change)
+        assert table.models["two"] is first.models["two"]
+        assert table.models["one"] is not first.models["one"]
+    assert list(compiler.compile({"two": models["two"]}, counts, facts, {}).models) == ["two"]

@@ -63,13 +63,19 @@ def test_who_says_nothing() -> None:
     ],
 )
 def test_what_an_assignment_sticks_to(sticky: Sticky, value: str) -> None:
-    assert sticky_value(sticky, HTTP) == value
-    assert not sticky_value(sticky, UNKNOWN)
+    assert sticky_value(sticky.by, sticky.name or "", HTTP) == value
+    assert not sticky_value(sticky.by, sticky.name or "", UNKNOWN)
 
 
 def test_an_api_key_is_a_header_or_a_bearer_token() -> None:
     sticky = Sticky(by="api_key")
     both = {"x-api-key": "k", "authorization": "Bearer t"}
-    assert sticky_value(sticky, MetadataCaller(both)) == "k"
-    assert sticky_value(sticky, MetadataCaller({"authorization": "bearer t"})) == "t"
-    assert sticky_value(sticky, MetadataCaller({"authorization": "Basic t"})) is None
+    assert sticky_value(sticky.by, sticky.name or "", MetadataCaller(both)) == "k"
+    assert (
+        sticky_value(sticky.by, sticky.name or "", MetadataCaller({"authorization": "bearer t"}))
+        == "t"
+    )
+    assert (
+        sticky_value(sticky.by, sticky.name or "", MetadataCaller({"authorization": "Basic t"}))
+        is None
+    )

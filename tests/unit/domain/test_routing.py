@@ -104,7 +104,7 @@ def test_the_assignment_is_the_same_in_every_process() -> None:
         assert run.stdout.strip() == GOLDEN
 
 
-GOLDEN = "123111112111123121111311213211331111313332213232222221221311"
+GOLDEN = "321311112311131121223122223122113312132111213221121123112323"
 
 
 def test_models_and_salts_assign_independently() -> None:
