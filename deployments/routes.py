@@ -135,7 +135,7 @@ def _route(
             idempotent=settings.idempotent,
             metadata={**settings.metadata, **facts},
             endpoints=endpoints,
-            wakes=able and settings.replicas.min == 0,
+            asleep=able and not replicas and settings.replicas.min == 0,
         )
     return ModelRoute(
         name=name,
