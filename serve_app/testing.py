@@ -90,7 +90,7 @@ def model_route(
             timeout_s=timeout_s,
             replicas=(replicas or {}).get(version, 1),
             idempotent=idempotent,
-            wakes=wakes,
+            asleep=wakes and (replicas or {}).get(version, 1) == 0,
         )
         for version in {**weights, **(replicas or {})}
     }
