@@ -136,7 +136,13 @@ class FakeControl:
         return self._history(model)[-1]
 
     async def change(
-        self, model: str, release: Release, author: Author, expected: int | None
+        self,
+        model: str,
+        release: Release,
+        author: Author,
+        expected: int | None,
+        *,
+        at_once: bool = False,
     ) -> Revision:
         """Appends a revision."""
         history = self._history(model)
