@@ -154,6 +154,13 @@ async def test_faults_end_the_connection(name: str) -> None:
         [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("Upper", "x")],
         [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("connection", "x")],
         [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("te", "gzip")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/a\n")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a", "b\r\nc: d")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a", "b\0")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a b", "c")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a:b", "c")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("größe", "c")],
     ],
 )
 async def test_headers_that_are_no_request_cost_their_stream(block: list[tuple[str, str]]) -> None:
