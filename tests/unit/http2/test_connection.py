@@ -446,6 +446,31 @@ async def test_a_farewell_loses_no_request_that_crosses_it() -> None:
     assert peer.transport.closing
 
 
+async def test_a_slow_reader_gets_the_rest_of_its_answer_before_the_end() -> None:
+    peer = Peer()
+    peer.state.drain(5.0)
+    peer.send(pong(peer))
+    assert peer.transport.ended
+    now = 0.0
+    for left in (200_000, 90_000, 40_000, 0):
+        peer.transport.unsent = left
+        now += 20.0
+        peer.connection.sweep(now)
+        assert not peer.transport.closing
+    peer.connection.sweep(now + 2.5)
+    assert peer.transport.closing
+
+
+async def test_a_reader_that_stands_still_at_the_end_is_cut() -> None:
+    peer = Peer()
+    peer.state.drain(5.0)
+    peer.send(pong(peer))
+    for now, left in enumerate(range(200_000, 196_000, -1000)):
+        peer.transport.unsent = left
+        peer.connection.sweep(10.0 * now)
+    assert peer.transport.closing
+
+
 async def test_age_and_a_peer_that_does_not_answer_the_farewell() -> None:
     peer = Peer(max_connection_age_s=10.0)
     now = peer.connection._loop.time()

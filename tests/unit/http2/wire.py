@@ -27,6 +27,11 @@ Frame = tuple[int, int, int, bytes]
 
 
 class Transport(FakeTransport):
+    unsent = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Nothing is ever held back here."""
 
