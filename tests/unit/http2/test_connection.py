@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,6 +285,17 @@ async def test_who_does_not_read_is_not_read_either_and_then_cut() -> None:
     assert not peer.transport.closing
     peer.connection.sweep(31.0)
     assert peer.transport.closing
+
+
+async def test_streams_that_end_while_the_window_is_closed_are_forgotten() -> None:
+    peer = Peer()
+    peer.send(peer.call(1, b"", ("size", "65535")))  # all that the window takes
+    for stream in range(3, 203, 2):
+        peer.send(peer.call(stream), frames.reset(stream, ErrorCode.CANCEL))
+    made = [weakref.ref(each) for each in peer.app.made]
+    assert len(made) == 101
+    peer.app.made.clear()
+    assert not any(each() for each in made)
 
 
 async def test_an_answer_that_nobody_takes_is_dropped() -> None:

@@ -39,7 +39,7 @@ class Transport(FakeTransport):
 class Echo(Stream):
     """Answers with what it was sent, or `size` bytes, unless it is told to wait."""
 
-    __slots__ = ("data", "events", "head")
+    __slots__ = ("__weakref__", "data", "events", "head")
 
     def __init__(self, outlet: Outlet, stream_id: int, head: Headers) -> None:
         super().__init__(outlet, stream_id)
