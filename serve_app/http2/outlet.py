@@ -82,11 +82,11 @@ class Outlet:
         Raises:
             ConnectionFault: one is not allowed.
         """
+        widened = max([0, *[-each.sent for each in self.streams.values()]])
         for key, value in SETTING.iter_unpack(settings):
             if key == INITIAL_WINDOW_SIZE:
                 self.initial_window = value
-                rooms = [each.room for each in self.streams.values()]
-                if max([value, *rooms]) > LARGEST_NUMBER:
+                if value + widened > LARGEST_NUMBER:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
             elif key == MAX_FRAME_SIZE:
                 if not LEAST_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
