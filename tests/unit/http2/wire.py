@@ -8,6 +8,7 @@ from typing import Any
 from hpack import Encoder
 
 from serve_app.http2 import frames
+from serve_app.http2.application import Application
 from serve_app.http2.connection import Http2Connection
 from serve_app.http2.frames import HEAD, HEAD_SIZE, PREFACE, Buffer, ErrorCode, frame
 from serve_app.http2.headers import Headers, encode_headers
@@ -81,10 +82,12 @@ class Echoes:
 class Peer:
     """One client of one connection."""
 
-    def __init__(self, greet: bool = True, **limits: Any) -> None:
+    def __init__(
+        self, greet: bool = True, application: Application[Any] | None = None, **limits: Any
+    ) -> None:
         self.app = Echoes()
         self.state = Http2State(replace(LIMITS, **limits))
-        self.connection = Http2Connection(self.state, self.app)
+        self.connection = Http2Connection(self.state, application or self.app)
         self.transport = Transport(self.connection)
         self.connection.connection_made(self.transport)
         self.encoder = Encoder()
