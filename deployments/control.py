@@ -37,10 +37,16 @@ class RouterControl:
         return found
 
     async def change(
-        self, model: str, release: Release, author: Author, expected: int | None
+        self,
+        model: str,
+        release: Release,
+        author: Author,
+        expected: int | None,
+        *,
+        at_once: bool = False,
     ) -> Revision:
         """See `Control`."""
-        made: Revision = await self._call("change", model, release, author, expected)
+        made: Revision = await self._call("change", model, release, author, expected, at_once)
         return made
 
     async def revisions(self, model: str, limit: int, before: int | None) -> Sequence[Revision]:

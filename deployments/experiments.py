@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 200_000
 """Exposures that wait for a database that is away; later ones are dropped."""
 PRUNE_S = 300.0
+TOTALS_S = 2.0
+"""How old sums of outcomes may be: with millions of them, adding up takes its time."""
 _HISTORY = 200
 
 
@@ -34,6 +36,8 @@ class Experiments:
         self._clocks: dict[str, BanditClock] = {}
         self._since: dict[str, tuple[int, float]] = {}
         """Model -> the revision for which it was looked up, and since when its arms compete."""
+        self._totals: dict[str, tuple[float, float, Mapping[str, Moments]]] = {}
+        """Model -> since when, when it was looked up, and what was found."""
         self._pruned_at = monotonic()
 
     def expose(self, exposures: Sequence[Exposure]) -> None:
@@ -70,15 +74,15 @@ class Experiments:
         await self.flush()
         return await self._store.record_outcomes(live.model, outcomes, its.window_s, now)
 
-    async def totals(self, model: str, live: StoredRevision) -> Mapping[str, Moments]:
-        """Version -> outcomes since its arms compete; empty without outcomes."""
-        if live.release.outcomes is None:
-            return {}
+    async def totals(self, live: StoredRevision) -> Mapping[str, Moments]:
+        """Version -> outcomes since its arms compete; looked up every few seconds only."""
         since = await self._competing_since(live)
-        return {
-            version: _moments(each)
-            for version, each in (await self._store.aggregates(model, since)).items()
-        }
+        known = self._totals.get(live.model)
+        if known is None or known[0] != since or monotonic() - known[1] > TOTALS_S:
+            found = await self._store.aggregates(live.model, since)
+            totals = {version: _moments(each) for version, each in found.items()}
+            known = self._totals[live.model] = (since, monotonic(), totals)
+        return known[2]
 
     async def report(self, live: StoredRevision, now: float) -> Mapping[str, Any]:
         """The comparison of the arms.
@@ -102,12 +106,13 @@ class Experiments:
         ]
         return {**report(live.model, its, arms, control, at=now), "since": since}
 
-    async def draw(self, model: str, live: StoredRevision, now: float) -> Draw | None:
+    async def draw(self, live: StoredRevision, now: float) -> Draw | None:
         """New weights, if the release has a bandit and it is time."""
+        model = live.model
         clock = self._clocks.setdefault(model, BanditClock(crc32(model.encode()), now))
         if not clock.due(now, live.release):
             return None
-        return clock.draw(now, live.release, await self.totals(model, live))
+        return clock.draw(now, live.release, await self.totals(live))
 
     async def prune(self, live: Mapping[str, StoredRevision], now: float) -> None:
         """Every few minutes: deletes what no report needs any more."""

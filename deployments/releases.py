@@ -14,7 +14,7 @@ from time import time
 from typing import Any
 
 from deployments.experiments import Experiments
-from deployments.rollouts import Moved, Rollouts
+from deployments.rollouts import Moved, Rollouts, Totals
 from serve_app.config.model import ModelConfig
 from serve_app.domain.arms import Disagreement, IngressReport
 from serve_app.domain.control import (
@@ -26,7 +26,13 @@ from serve_app.domain.control import (
     Steering,
 )
 from serve_app.domain.release import Release, faults
-from serve_app.errors import InvalidInput, ModelNotFound, NotReady, ServeAppError
+from serve_app.errors import (
+    InvalidInput,
+    ModelNotFound,
+    NotReady,
+    ServeAppError,
+    StoreUnavailable,
+)
 from serve_app.rollout import Intake
 from serve_app.store.releases import ReleaseStore
 from serve_app.store.revisions import RevisionDraft, StoredRevision
@@ -135,16 +141,25 @@ class Releases:
         for model in self._rollouts.models():
             async with self._changing:
                 live = self._live[model]
-                totals = await self._experiments.totals(model, live)
+                totals = await self._outcomes(model, live)
                 moved = await self._rollouts.tick(model, live, self._ready(model), totals, time())
                 self._take_over(model, moved)
+
+    async def _outcomes(self, model: str, live: StoredRevision) -> Totals | None:
+        """What a guard on outcomes looks at; None if there is none, or the database is away."""
+        if live.release.strategy.guards.outcome is None:
+            return None
+        try:
+            return await self._experiments.totals(live)
+        except StoreUnavailable:
+            return None
 
     async def _experiment(self) -> None:
         await self._experiments.flush()
         for model, live in list(self._live.items()):
             if live.release.bandit is None or self._rollouts.going_on(model):
                 continue
-            draw = await self._experiments.draw(model, live, time())
+            draw = await self._experiments.draw(live, time())
             if draw is not None:
                 async with self._changing:
                     await self._append(
@@ -163,7 +178,12 @@ class Releases:
         return _public(self._known(model))
 
     async def change(
-        self, model: str, release: Release, author: Author, expected: int | None
+        self,
+        model: str,
+        release: Release,
+        author: Author,
+        expected: int | None,
+        at_once: bool = False,
     ) -> Revision:
         """See `Control`."""
         self._known(model)
@@ -171,7 +191,8 @@ class Releases:
         async with self._changing:
             before = self._live[model]
             number = before.number if expected is None else expected
-            return _public(await self._put(model, release, author, before.config_digest, number))
+            put = self._put_at_once if at_once else self._put
+            return _public(await put(model, release, author, before.config_digest, number))
 
     async def revisions(self, model: str, limit: int, before: int | None) -> Sequence[Revision]:
         """See `Control`."""
@@ -185,7 +206,7 @@ class Releases:
         live = self._known(model)
         target = await self._store.get(model, live.number - 1 if number is None else number)
         self._check(model, target.release)
-        self._check_ready(model, target.release, target.release.serving)
+        self._check_ready(model, target.release.serving)
         reason = f"back to revision {target.number}" + (f": {author.reason}" * bool(author.reason))
         author = author.model_copy(update={"reason": reason})
         async with self._changing:
@@ -239,20 +260,21 @@ class Releases:
         self, model: str, release: Release, author: Author, config: str, expected: int | None
     ) -> StoredRevision:
         """By the release's strategy if weights move, else at once."""
-        before = self._live[model]
-        ready = self._ready(model)
-        moved = [v for v in release.labels if before.release.labels.get(v) != release.labels[v]]
-        self._check_ready(model, release, frozenset(release.labels[label] for label in moved))
-        if not self._rollouts.needed(self.release(model), release, self._models[model].versions):
-            gained = release.serving - before.release.serving
-            self._check_ready(model, release, gained)
-            return await self._append(model, release, author, config, expected)
-        draft = RevisionDraft(
-            model, release.with_weights(self.release(model).weights), author, config
-        )
-        revision = await self._rollouts.begin(draft, release, before, expected, ready, time())
+        before, now = self._live[model], self.release(model)
+        if not self._rollouts.needed(now, release, self._models[model].versions):
+            return await self._put_at_once(model, release, author, config, expected)
+        self._check_labels(model, release)
+        draft = RevisionDraft(model, release.with_weights(now.weights), author, config)
+        revision = await self._rollouts.begin(draft, release, before, expected, time())
         self._take_over(model, Moved(revision, weights=True))
         return revision
+
+    async def _put_at_once(
+        self, model: str, release: Release, author: Author, config: str, expected: int | None
+    ) -> StoredRevision:
+        self._check_labels(model, release)
+        self._check_ready(model, release.serving - self.release(model).serving)
+        return await self._append(model, release, author, config, expected)
 
     async def _append(
         self, model: str, release: Release, author: Author, config: str, expected: int | None
@@ -287,7 +309,13 @@ class Releases:
         for where, text in faults(release, self._models[model].versions):
             raise InvalidInput(text, "release." + ".".join(map(str, where)))
 
-    def _check_ready(self, model: str, release: Release, versions: frozenset[str]) -> None:
+    def _check_labels(self, model: str, release: Release) -> None:
+        """Labels only move to versions that are ready."""
+        before = self._live[model].release.labels
+        moved = [name for label, name in release.labels.items() if before.get(label) != name]
+        self._check_ready(model, frozenset(moved))
+
+    def _check_ready(self, model: str, versions: frozenset[str]) -> None:
         missing = sorted(versions - self._ready(model))
         if missing:
             raise NotReady(

@@ -102,7 +102,6 @@ class Rollouts:
         target: Release,
         before: StoredRevision,
         expected: int | None,
-        ready: Collection[str],
         now: float,
     ) -> StoredRevision:
         """Begins a rollout; one that is going on gives way.
@@ -112,7 +111,6 @@ class Rollouts:
             target: the same with the weights that are wanted.
             before: what is in force.
             expected: the revision that the author saw.
-            ready: the versions that have a ready replica.
             now: seconds since the epoch.
         """
         terms = Terms(
@@ -156,12 +154,13 @@ class Rollouts:
         model: str,
         live: StoredRevision,
         ready: Collection[str],
-        totals: Totals,
+        totals: Totals | None,
         now: float,
     ) -> Moved:
         """Looks at one rollout, and does what it decides."""
         course = self._courses[model]
-        self._record(course, totals)
+        if totals is not None:
+            self._record(course, totals)
         change = course.unsaved or course.machine.tick(now, ready)
         if change is None:
             if course.dirty and now - course.saved_at >= SAVE_S:

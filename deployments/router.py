@@ -129,9 +129,7 @@ class ModelRouter:
         route = self._published.table.models.get(model)
         if route is None:
             return frozenset()
-        return frozenset(
-            name for name, each in route.versions.items() if each.replicas or each.wakes
-        )
+        return frozenset(name for name, each in route.versions.items() if each.answers)
 
     async def _watch(self) -> None:
         status: ServeStatus | None = None

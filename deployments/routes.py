@@ -21,7 +21,7 @@ Facts = Mapping[VersionKey, Mapping[str, str]]
 _NO_FACTS: Mapping[str, str] = {}
 
 _Live = tuple[int, Mapping[str, str], tuple[Endpoint, ...], bool]
-"""What changes while a version runs: ready replicas, facts, endpoints, whether it can wake."""
+"""What changes while a version runs: ready replicas, facts, endpoints, whether it can start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class RouteCompiler:
             counts: ready replicas.
             facts: what replicas say of themselves.
             endpoints: their channels.
-            able: applications that start a replica when they are asked.
+            able: applications that can start a replica when they are asked.
         """
         before = self._compiled
         compiled = self._compiled = {
@@ -108,7 +108,7 @@ def _compile(
                 counts.get(count_key, 0),
                 facts.get(key, _NO_FACTS),
                 endpoints.get(key, ()),
-                count_key[0] in able and model.versions[key.version].replicas.min == 0,
+                count_key[0] in able,
             )
             for key, count_key in keys
         ]
@@ -137,9 +137,7 @@ def _route(
     live: tuple[_Live, ...],
 ) -> ModelRoute:
     versions = {}
-    for (key, (application, _)), (replicas, facts, endpoints, wakes) in zip(
-        keys, live, strict=True
-    ):
+    for (key, (application, _)), (replicas, facts, endpoints, able) in zip(keys, live, strict=True):
         settings = model.versions[key.version]
         versions[key.version] = VersionRoute(
             key=key,
@@ -151,7 +149,7 @@ def _route(
             idempotent=settings.idempotent,
             metadata={**settings.metadata, **facts},
             endpoints=endpoints,
-            wakes=wakes,
+            asleep=able and not replicas and settings.replicas.min == 0,
         )
     return ModelRoute(
         name=name,

@@ -12,6 +12,7 @@ from time import time
 from serve_app.domain.arms import (
     ArmCounts,
     Disagreement,
+    Exposing,
     Exposure,
     IngressReport,
     ShadowCounts,
@@ -19,7 +20,6 @@ from serve_app.domain.arms import (
 from serve_app.domain.assignment import key_of, uniform
 from serve_app.domain.comparison import predictions
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import Exposing
 from serve_app.domain.tensor import Array
 from serve_app.evidence.histogram import BOUNDS, bound_above
 

@@ -90,7 +90,7 @@ def model_route(
             timeout_s=timeout_s,
             replicas=(replicas or {}).get(version, 1),
             idempotent=idempotent,
-            wakes=wakes,
+            asleep=wakes and (replicas or {}).get(version, 1) == 0,
         )
         for version in {**weights, **(replicas or {})}
     }
@@ -136,7 +136,13 @@ class FakeControl:
         return self._history(model)[-1]
 
     async def change(
-        self, model: str, release: Release, author: Author, expected: int | None
+        self,
+        model: str,
+        release: Release,
+        author: Author,
+        expected: int | None,
+        *,
+        at_once: bool = False,
     ) -> Revision:
         """Appends a revision."""
         history = self._history(model)

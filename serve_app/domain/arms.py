@@ -30,6 +30,15 @@ class ShadowCounts(NamedTuple):
     """Not computed for another reason, while the client got an answer."""
 
 
+class Exposing(NamedTuple):
+    """The requests of a model whose outcomes can be reported."""
+
+    output: str
+    """The one whose largest value is the prediction; empty: there is none."""
+    share: float
+    seed: int
+
+
 class Exposure(NamedTuple):
     """One request whose outcome may be reported."""
 

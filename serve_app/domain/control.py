@@ -94,7 +94,13 @@ class Control(Protocol):
         ...
 
     async def change(
-        self, model: str, release: Release, author: Author, expected: int | None
+        self,
+        model: str,
+        release: Release,
+        author: Author,
+        expected: int | None,
+        *,
+        at_once: bool = False,
     ) -> Revision:
         """Puts another release in force; new weights go by its strategy.
 
@@ -103,6 +109,7 @@ class Control(Protocol):
             release: all of it.
             author: who, and why.
             expected: the revision that the author saw; None overwrites whatever there is.
+            at_once: whatever the strategy; a rollout that is going on ends.
 
         Raises:
             InvalidInput: the release names what the model does not have.

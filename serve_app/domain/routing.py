@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from serve_app.domain.arms import Exposing
 from serve_app.domain.assignment import key_of, seed_of, winner
 from serve_app.domain.batching_policy import BatchingPolicy
 from serve_app.domain.caller import TENANT, UNKNOWN, Caller, sticky_value
@@ -55,18 +56,13 @@ class VersionRoute(NamedTuple):
     metadata: Mapping[str, str] = {}
     endpoints: tuple[Endpoint, ...] = ()
     """Direct channels of the replicas that have announced one; the others are reached by handle."""
-    wakes: bool = False
-    """Whether a request starts a replica where there is none."""
+    asleep: bool = False
+    """Whether it has no replica, and a request starts one and waits for it."""
 
     @property
     def answers(self) -> bool:
         """Whether requests may be sent there."""
-        return self.replicas > 0 or self.wakes
-
-    @property
-    def asleep(self) -> bool:
-        """Whether a request has to wait until a replica has been started for it."""
-        return self.wakes and not self.replicas
+        return self.replicas > 0 or self.asleep
 
 
 class Choice(NamedTuple):
@@ -120,15 +116,6 @@ class MirrorRoute(NamedTuple):
     seed: int
     candidate: bool
     """Whether it has traffic of its own, before which mirrored requests must step back."""
-
-
-class Exposing(NamedTuple):
-    """The requests of a model whose outcomes can be reported."""
-
-    output: str
-    """The one whose largest value is the prediction; empty: there is none."""
-    share: float
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Call(Stream):
 
     def on_start(self) -> None:
         """See `Stream`."""
-        if not self.hold(STREAM_COST):
+        if not self.hold(STREAM_COST + self.head.size):
             self.fail(Overloaded("all calls in work hold too much together"))
         elif self.head.fault is not None:
             self.fail(self.head.fault)
@@ -83,8 +83,7 @@ class Call(Stream):
         if message is None:
             message = self._message = MessageReader(self.settings.max_message_bytes)
         try:
-            if not self.hold(len(piece) + _PIECE_COST):
-                raise Overloaded("the messages of all calls in work are too large together")
+            self._keep(len(piece) + _PIECE_COST)
             message.feed(piece)
         except Exception as exc:
             self.fail(exc)
@@ -95,12 +94,14 @@ class Call(Stream):
         self._message = None
         try:
             message = reader.finish()
-            if reader.compressed:
-                if len(message) > _INFLATED_AT_ONCE:
-                    self._inflate(message)
-                    return
-                message = self._inflated(message)
-            self.on_message(message)
+            if not reader.compressed:
+                self.on_message(message)
+            elif len(message) > _INFLATED_AT_ONCE:
+                self._message = reader
+                inflated = asyncio.get_running_loop().run_in_executor(None, self._inflate_later)
+                inflated.add_done_callback(self._take_inflated)
+            else:
+                self._accept(self._inflate(message))
         except Exception as exc:
             self.fail(exc)
 
@@ -110,32 +111,38 @@ class Call(Stream):
 
     def on_gone(self) -> None:
         """See `Stream`."""
+        self._message = None
         self.on_cancel()
         remaining_s = self.remaining_s
         # The deadline may have passed by the client's clock, which is not ours.
         late = remaining_s is not None and remaining_s < _SLACK_S
         self._record(DeadlineExceeded if late else ClientGone)
 
+    def _keep(self, size: int) -> None:
+        if not self.hold(size):
+            raise Overloaded("the messages of all calls in work are too large together")
+
     # Compressed messages
 
-    def _inflated(self, message: Buffer) -> bytes:
+    def _inflate(self, message: Buffer) -> bytes:
         return inflate(message, self.head.encoding, self.settings.max_message_bytes)
 
-    def _inflate(self, message: Buffer) -> None:
-        loop = asyncio.get_running_loop()
-        loop.run_in_executor(None, self._inflated, message).add_done_callback(self._take_inflated)
+    def _inflate_later(self) -> bytes:
+        """Runs in a thread, which finds nothing to do if the call is over when its turn comes."""
+        reader = self._message
+        return b"" if reader is None else self._inflate(reader.finish())
+
+    def _accept(self, message: bytes) -> None:
+        self._keep(len(message))
+        self.on_message(message)
 
     def _take_inflated(self, inflated: asyncio.Future[bytes]) -> None:
-        error = inflated.exception()
+        inflated.exception()  # asked for in any case, since asyncio logs those that nobody saw
         if not self.open:
             return
+        self._message = None
         try:
-            if error is not None:
-                raise error
-            message = inflated.result()
-            if not self.hold(len(message)):
-                raise Overloaded("the messages of all calls in work are too large together")
-            self.on_message(message)
+            self._accept(inflated.result())
         except Exception as exc:
             self.fail(exc)
 

@@ -34,6 +34,8 @@ class CallHead(NamedTuple):
     """Its W3C trace context of version 00; empty if it sent none."""
     caller: Caller
     """Its metadata, for releases that ask."""
+    size: int
+    """What its headers count for."""
 
 
 def read_head(headers: Headers, max_bytes: int) -> CallHead:
@@ -44,10 +46,11 @@ def read_head(headers: Headers, max_bytes: int) -> CallHead:
         max_bytes: what they may count for.
     """
     fields = dict(reversed(headers))
+    size = list_size(headers)
     fault: ServeAppError | None = None
     timeout_s = None
     try:
-        if list_size(headers) > max_bytes:
+        if size > max_bytes:
             raise HeadersTooLarge(f"the metadata counts for more than {max_bytes} bytes")
         timeout_s = _timeout_s(fields.get(b"grpc-timeout"))
         encoding = fields.get(b"grpc-encoding", IDENTITY)
@@ -65,6 +68,7 @@ def read_head(headers: Headers, max_bytes: int) -> CallHead:
         fields.get(b"x-request-id"),
         traceparent(fields.get(b"traceparent", b"").decode("latin-1")),
         HttpCaller(fields, b""),
+        size,
     )
 
 

@@ -31,7 +31,7 @@ class Health:
 
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
-        self._stopped = False
+        self.stopped = False
         self._follower: asyncio.Task[None] | None = None
         self.watches: set[WatchCall] = set()
 
@@ -45,7 +45,7 @@ class Health:
         """The state of a service, known or not."""
         if service not in _NAMES:
             return HealthCheckResponse.SERVICE_UNKNOWN
-        if self._dataplane.ready and not self._stopped:
+        if self._dataplane.ready and not self.stopped:
             return HealthCheckResponse.SERVING
         return HealthCheckResponse.NOT_SERVING
 
@@ -58,7 +58,7 @@ class Health:
 
         An open stream would hold its connection for as long as the drain may take.
         """
-        self._stopped = True
+        self.stopped = True
         if self._follower is not None:
             self._follower.cancel()
         for watch in list(self.watches):
@@ -98,6 +98,8 @@ class WatchCall(Call):
         self._health.watches.add(self)
         self.begin(blocks.RESPONSE)
         self.tell()
+        if self._health.stopped:
+            self.leave()
 
     def on_cancel(self) -> None:
         """See `Call`."""

@@ -34,6 +34,7 @@ _ALIVE = b"alive?? "
 _FAREWELL_S = 5.0
 """For a peer to answer the ping behind our first GOAWAY."""
 _LINGER_S = 2.0
+"""For a client to close its side once all has been sent."""
 _DRAIN_S = 1.0
 """For a client that had not even begun when we began to shut down."""
 _HIGH_WATER = 256 * 1024
@@ -331,7 +332,8 @@ class Http2Connection(FrameReader, Outlet, asyncio.Protocol, Generic[Head]):
         """What the peer has to do next, as something that changes when it does, and its limit."""
         limits = self._limits
         if self._over:
-            return "close", _LINGER_S
+            left = self.transport.get_write_buffer_size()
+            return ("close", left.bit_length()), limits.write_timeout_s if left else _LINGER_S
         if self.paused:
             return ("pause", self._pauses), limits.write_timeout_s
         unfinished = self.unfinished

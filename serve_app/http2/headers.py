@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -18,6 +19,8 @@ _INDEXED = bytes(range(0x81, 0xFF))
 _MEMO_BLOCKS = 64
 _MEMO_BLOCK_BYTES = 128
 _ENTRY_BYTES = 32
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_UNSAFE = re.compile(rb"[\0\r\n]")
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _REQUIRED = _PSEUDO - {b":authority"}
 _OF_CONNECTIONS = frozenset(
@@ -76,20 +79,22 @@ def list_size(headers: Headers) -> int:
 
 def is_request(headers: Headers) -> bool:
     """Whether these may begin a request (RFC 9113, section 8)."""
-    pseudo: set[bytes] = set()
+    pseudo: dict[bytes, bytes] = {}
     regular = False
     for name, value in headers:
+        if _UNSAFE.search(value) is not None:
+            return False
         if name.startswith(b":"):
             if regular or name in pseudo or name not in _PSEUDO:
                 return False
-            pseudo.add(name)
+            pseudo[name] = value
             continue
         regular = True
-        if not name or name != name.lower() or name in _OF_CONNECTIONS:
+        if _NAME.fullmatch(name) is None or name in _OF_CONNECTIONS:
             return False
         if name == b"te" and value != b"trailers":
             return False
-    return pseudo >= _REQUIRED
+    return all(pseudo.get(name) for name in _REQUIRED)
 
 
 def encode_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from serve_app.http2.frames import (
@@ -40,30 +40,28 @@ class Outlet:
         """Whether what was written has not left yet."""
         self.spoke = False
         """Whether HEADERS or DATA were sent since the peer's last ping."""
-        self._sendable: deque[Stream] = deque()
+        self._sendable: OrderedDict[int, Stream] = OrderedDict()  # whose turn comes
 
     def enqueue(self, stream: Stream) -> None:
         """Sends what waits on a stream, now or when the peer takes more."""
-        if not stream.queued and stream.room > 0:
-            stream.queued = True
-            self._sendable.append(stream)
+        if stream.room > 0:
+            self._sendable[stream.id] = stream
         self.flush()
 
     def flush(self) -> None:
         """Sends a frame of each stream in turn, while the peer takes any."""
         sendable = self._sendable
         while sendable and self.window > 0 and not self.paused:
-            stream = sendable.popleft()
-            stream.queued = False
+            _, stream = sendable.popitem(last=False)
             if stream.room > 0:
                 stream.send_frame()
             if stream.waiting and stream.room > 0:
-                stream.queued = True
-                sendable.append(stream)
+                sendable[stream.id] = stream
 
     def forget(self, stream: Stream) -> None:
         """The stream is over."""
         self.streams.pop(stream.id, None)
+        self._sendable.pop(stream.id, None)
 
     def widen(self, size: int) -> None:
         """Takes an update of the connection's window.
@@ -84,11 +82,11 @@ class Outlet:
         Raises:
             ConnectionFault: one is not allowed.
         """
+        widened = max([0, *[-each.sent for each in self.streams.values()]])
         for key, value in SETTING.iter_unpack(settings):
             if key == INITIAL_WINDOW_SIZE:
                 self.initial_window = value
-                rooms = [each.room for each in self.streams.values()]
-                if max([value, *rooms]) > LARGEST_NUMBER:
+                if value + widened > LARGEST_NUMBER:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
             elif key == MAX_FRAME_SIZE:
                 if not LEAST_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:

@@ -50,7 +50,6 @@ class Stream:
         "credit",
         "id",
         "open",
-        "queued",
         "received",
         "remote_ended",
         "sent",
@@ -66,8 +65,6 @@ class Stream:
         self.remote_ended = False
         self.sent = 0
         """Bytes that we sent beyond the window's updates; negative if these are ahead."""
-        self.queued = False
-        """Whether the connection knows that something can be sent here."""
         self._outlet = outlet
         self._held = 0
         self._unsent: deque[Buffer] | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from serve_app.channel.socket_path import socket_folder
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 
 VERSION = "models.echo.versions.1"
 SLEEPER = [
-    f"{VERSION}.replicas={{min: 0, max: 2, downscale_delay_s: 1}}",
+    f"{VERSION}.replicas={{min: 0, max: 1, downscale_delay_s: 1}}",
     f"{VERSION}.timeouts.request_s=60",
 ]
 
@@ -63,15 +64,16 @@ async def asleep(cluster: Cluster) -> None:
 async def test_a_step_of_load_gets_replicas_within_seconds(
     cluster: Cluster, as_it_was: None
 ) -> None:
-    settings = [f"{VERSION}.replicas={{min: 1, max: 4}}", f"{VERSION}.predictor.delay_s=0.1"]
+    replicas = f"{VERSION}.replicas={{min: 1, max: 4, downscale_delay_s: 2}}"
+    settings = [replicas, f"{VERSION}.predictor.delay_s=0.1"]
     await asyncio.to_thread(cluster.run, "up", overrides=settings)
     await until(lambda: len(cluster.replicas("echo@1")) == 1, within_s=60)
     (first,) = cluster.replicas("echo@1")
-    async with Load(cluster.http, rate=8) as quiet:
+    async with Load(cluster.http, rate=4) as quiet:
         await asyncio.sleep(4)
         assert [each.pid for each in cluster.replicas("echo@1")] == [first.pid]
     stepped = time.time()
-    async with Load(cluster.http, rate=64) as load:
+    async with Load(cluster.http, rate=32) as load:
         await until(lambda: len(cluster.replicas("echo@1")) > 1, within_s=30)
         started = min(p.create_time() for p in cluster.replicas("echo@1") if p.pid != first.pid)
         deadline = time.monotonic() + 40
@@ -120,7 +122,7 @@ async def test_requests_that_meet_the_last_replica_on_its_way_out_are_answered(
     values = list(range(10))
     for pause_s in (0.0, 0.05, 0.3):
         assert right(await ask(cluster, values), values)
-        (replica,) = cluster.replicas("echo@1")
+        replica = max(cluster.replicas("echo@1"), key=psutil.Process.create_time)
         (path,) = socket_folder().glob(f"{replica.pid}-*.sock")
         await asyncio.to_thread(wait_for_its_drain, path)
         await asyncio.sleep(pause_s)
@@ -187,7 +189,7 @@ def test_fractions_of_a_gpu_are_shared_and_a_replica_too_many_waits(tmp_path: Pa
 
 async def overloaded(cluster: Cluster) -> dict[str, Any]:
     """The report once a third replica waits, under a load for three."""
-    async with Load(cluster.http, rate=19) as load:
+    async with Load(cluster.http, rate=17) as load:
         async with asyncio.timeout(90):
             while True:
                 report = await asyncio.to_thread(cluster.status_quietly)

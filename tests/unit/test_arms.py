@@ -7,9 +7,8 @@ import pytest
 
 from serve_app import arms as arms_module
 from serve_app.arms import ArmStatistics
-from serve_app.domain.arms import ArmCounts, ShadowCounts
+from serve_app.domain.arms import ArmCounts, Exposing, ShadowCounts
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.routing import Exposing
 from serve_app.evidence.histogram import BOUNDS, bound_above
 from serve_app.testing import model_route
 

@@ -112,7 +112,7 @@ class AdminRoutes:
         )(self.change)
         router.post(
             f"{_MODEL}/traffic",
-            summary="Share traffic by other weights",
+            summary="Share traffic by other weights, at once",
             response_model=Revision,
             responses=_CHANGES,
             openapi_extra=_changing(schema.TrafficChange, TRAFFIC_EXAMPLES),
@@ -184,7 +184,7 @@ class AdminRoutes:
         )
 
     async def traffic(self, model: str, request: Request) -> Response:
-        """The release of now with other weights; by its strategy."""
+        """The release of now with other weights, at once; a rollout that is going on ends."""
         body = await self._read(request, schema.TrafficChange)
         now = await self._control.release(model)
         try:
@@ -199,6 +199,7 @@ class AdminRoutes:
                 release,
                 _author(request, body.reason),
                 now.number if expected is None else expected,
+                at_once=True,
             )
         )
 

@@ -237,6 +237,12 @@ async def test_people_steer(house: House) -> None:
     assert (await house.releases.live("digits")).actor == "ada"
 
 
+async def test_what_shall_be_at_once_is_no_rollout(house: House) -> None:
+    made = await house.releases.change("digits", release(QUICK, v3=100), ADA, None, True)
+    assert (made.number, house.weights) == (2, {"3": 100})
+    assert not await house.releases.rollouts("digits", 1)
+
+
 async def test_other_weights_end_a_rollout(house: House) -> None:
     house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
     await house.seconds(2, v2=(50, 0))

@@ -104,9 +104,9 @@ def test_a_version_that_may_sleep_wakes_once_it_has_been_up() -> None:
     sleeper = version.model_copy(update={"replicas": ReplicasConfig(min=0)})
     model = MODELS["digits"].model_copy(update={"versions": {"1": version, "2": sleeper}})
     table = compile_table({"digits": model}, {}, {}, None, {"digits@1", "digits@2"})
-    assert [route.wakes for route in table.models["digits"].versions.values()] == [False, True]
+    assert [route.asleep for route in table.models["digits"].versions.values()] == [False, True]
     table = compile_table({"digits": model}, {}, {}, None, ())
-    assert not table.models["digits"].versions["2"].wakes
+    assert not table.models["digits"].versions["2"].asleep
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def read(*pairs: tuple[bytes, bytes], method: bytes = b"POST") -> CallHead:
 
 
 def test_defaults() -> None:
-    assert read()[:-1] == (b"/s/M", 200, None, None, b"identity", None, "")
+    assert read()[:-2] == (b"/s/M", 200, None, None, b"identity", None, "")
 
 
 def test_of_several_request_ids_the_first_counts() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,6 +156,13 @@ async def test_faults_end_the_connection(name: str) -> None:
         [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("Upper", "x")],
         [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("connection", "x")],
         [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("te", "gzip")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/a\n")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a", "b\r\nc: d")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a", "b\0")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a b", "c")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("a:b", "c")],
+        [(":method", "POST"), (":scheme", "x"), (":path", "/"), ("größe", "c")],
     ],
 )
 async def test_headers_that_are_no_request_cost_their_stream(block: list[tuple[str, str]]) -> None:
@@ -276,6 +285,17 @@ async def test_who_does_not_read_is_not_read_either_and_then_cut() -> None:
     assert not peer.transport.closing
     peer.connection.sweep(31.0)
     assert peer.transport.closing
+
+
+async def test_streams_that_end_while_the_window_is_closed_are_forgotten() -> None:
+    peer = Peer()
+    peer.send(peer.call(1, b"", ("size", "65535")))  # all that the window takes
+    for stream in range(3, 203, 2):
+        peer.send(peer.call(stream), frames.reset(stream, ErrorCode.CANCEL))
+    made = [weakref.ref(each) for each in peer.app.made]
+    assert len(made) == 101
+    peer.app.made.clear()
+    assert not any(each() for each in made)
 
 
 async def test_an_answer_that_nobody_takes_is_dropped() -> None:
@@ -436,6 +456,31 @@ async def test_a_farewell_loses_no_request_that_crosses_it() -> None:
     peer.send(peer.call(7))
     peer.connection.sweep(0.0)
     peer.connection.sweep(2.5)
+    assert peer.transport.closing
+
+
+async def test_a_slow_reader_gets_the_rest_of_its_answer_before_the_end() -> None:
+    peer = Peer()
+    peer.state.drain(5.0)
+    peer.send(pong(peer))
+    assert peer.transport.ended
+    now = 0.0
+    for left in (200_000, 90_000, 40_000, 0):
+        peer.transport.unsent = left
+        now += 20.0
+        peer.connection.sweep(now)
+        assert not peer.transport.closing
+    peer.connection.sweep(now + 2.5)
+    assert peer.transport.closing
+
+
+async def test_a_reader_that_stands_still_at_the_end_is_cut() -> None:
+    peer = Peer()
+    peer.state.drain(5.0)
+    peer.send(pong(peer))
+    for now, left in enumerate(range(200_000, 196_000, -1000)):
+        peer.transport.unsent = left
+        peer.connection.sweep(10.0 * now)
     assert peer.transport.closing
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from hpack import Encoder
 
 from serve_app.http2 import frames
+from serve_app.http2.application import Application
 from serve_app.http2.connection import Http2Connection
 from serve_app.http2.frames import HEAD, HEAD_SIZE, PREFACE, Buffer, ErrorCode, frame
 from serve_app.http2.headers import Headers, encode_headers
@@ -27,6 +28,11 @@ Frame = tuple[int, int, int, bytes]
 
 
 class Transport(FakeTransport):
+    unsent = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Nothing is ever held back here."""
 
@@ -34,7 +40,7 @@ class Transport(FakeTransport):
 class Echo(Stream):
     """Answers with what it was sent, or `size` bytes, unless it is told to wait."""
 
-    __slots__ = ("data", "events", "head")
+    __slots__ = ("__weakref__", "data", "events", "head")
 
     def __init__(self, outlet: Outlet, stream_id: int, head: Headers) -> None:
         super().__init__(outlet, stream_id)
@@ -76,10 +82,12 @@ class Echoes:
 class Peer:
     """One client of one connection."""
 
-    def __init__(self, greet: bool = True, **limits: Any) -> None:
+    def __init__(
+        self, greet: bool = True, application: Application[Any] | None = None, **limits: Any
+    ) -> None:
         self.app = Echoes()
         self.state = Http2State(replace(LIMITS, **limits))
-        self.connection = Http2Connection(self.state, self.app)
+        self.connection = Http2Connection(self.state, application or self.app)
         self.transport = Transport(self.connection)
         self.connection.connection_made(self.transport)
         self.encoder = Encoder()
