@@ -18,9 +18,12 @@ from benchmarks import (
     run_digits,
     run_large,
     run_minilm,
+    run_neighbours,
     run_protocols,
+    run_rollback,
     run_routing,
     run_scaling,
+    run_split,
     run_startup,
     run_steady,
     run_users,
@@ -43,12 +46,15 @@ ALL: dict[str, Scenario] = {
     "startup": run_startup.run,
     "routing": run_routing.run,
     "scaling": run_scaling.run,
+    "split": run_split.run,
+    "neighbours": run_neighbours.run,
+    "rollback": run_rollback.run,
 }
 BY_NAME: dict[str, Scenario] = {
     "ingresses": run_variants.ingresses,
     "transports": run_variants.transports,
 }
-WITHOUT_WRK = ("startup", "routing", "scaling", "users")
+WITHOUT_WRK = ("startup", "routing", "scaling", "rollback", "users")
 SCENARIOS = ("all", *ALL, *BY_NAME, "users", "profile")
 
 STORED = Path("docs/reports/bench.json")
@@ -68,7 +74,10 @@ scenarios:
   startup     from `serve-app up` to the first answer
   routing     releases of 10,000 models: choosing a version, publishing the route table
   scaling     a step of load: until a second replica answers; one that sleeps: until it does
-  all         the eight above, one after the other
+  split       traffic over two versions against one that is pinned
+  neighbours  a model under load while another one is loaded, or replaced
+  rollback    a canary that turns bad: until it has no traffic
+  all         the eleven above, one after the other
   ingresses   1, 2 and 3 ingress replicas
   transports  the direct channel against handle calls
   users       people with different wishes (Locust), every answer checked

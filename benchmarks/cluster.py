@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -29,10 +31,42 @@ CONFIGS = ROOT / "benchmarks" / "configs"
 """Models that exist for benchmarks only."""
 
 
+POLITE = 19
+"""Niceness of commands that change a cluster under load: people run them on another machine."""
+
+
+class Ports(NamedTuple):
+    """Where a cluster listens."""
+
+    overrides: tuple[str, ...]
+    """That put all listeners there."""
+    http: str
+    """host:port, as the others."""
+    grpc: str
+    metrics: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster(Running):
+    """The cluster, which can be changed while it serves."""
+
+    home: Path
+    ports: Ports
+
+    def apply(self, *overrides: str) -> None:
+        """`serve-app apply` with these overrides in place of those that it was started with.
+
+        Raises:
+            BenchmarkError: it failed.
+        """
+        arguments = ["apply", *_arguments(overrides, self.ports)]
+        _command(arguments, self.home, self.log, UP_TIMEOUT_S, POLITE)
+
+
 @contextmanager
 def cluster(
     overrides: Sequence[str], home: Path, probe_path: str, probe: bytes
-) -> Iterator[Running]:
+) -> Iterator[Cluster]:
     """`serve-app up` with these overrides on free ports, and `serve-app down` at the end.
 
     Args:
@@ -44,22 +78,26 @@ def cluster(
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve-app.log"
-    chosen, http, grpc = ports()
-    url = f"http://{http}"
-    arguments = ["--config-dir", str(CONFIGS), *OBSERVED, *overrides, *chosen]
+    chosen = ports()
+    url = f"http://{chosen.http}"
     try:
-        start_s = _up(arguments, home, log, url + probe_path, probe)
-        yield Running(NAME, url, first_pid(home), log, start_s, grpc)
+        start_s = _up(_arguments(overrides, chosen), home, log, url + probe_path, probe)
+        pid = first_pid(home)
+        yield Cluster(NAME, url, pid, log, start_s, chosen.grpc, home=home, ports=chosen)
     finally:
         _command(["down", "--timeout", "10"], home, log, DOWN_TIMEOUT_S)
 
 
-def ports() -> tuple[list[str], str, str]:
-    """Overrides that put all listeners on free ports, and host:port of HTTP and of gRPC."""
+def ports() -> Ports:
+    """Free ports for all listeners."""
     keys = ("http.port", "grpc.port", "metrics.port", "cluster.gcs_port", "cluster.dashboard_port")
     found = free_ports(len(keys))
-    overrides = [f"{key}={port}" for key, port in zip(keys, found, strict=True)]
-    return overrides, f"127.0.0.1:{found[0]}", f"127.0.0.1:{found[1]}"
+    overrides = tuple(f"{key}={port}" for key, port in zip(keys, found, strict=True))
+    return Ports(overrides, *(f"127.0.0.1:{port}" for port in found[:3]))
+
+
+def _arguments(overrides: Sequence[str], chosen: Ports) -> list[str]:
+    return ["--config-dir", str(CONFIGS), *OBSERVED, *overrides, *chosen.overrides]
 
 
 def first_pid(home: Path) -> int:
@@ -91,8 +129,10 @@ def _up(arguments: Sequence[str], home: Path, log: Path, url: str, probe: bytes)
         clock.stop()
 
 
-def _command(arguments: Sequence[str], home: Path, log: Path, timeout_s: float) -> None:
-    command = [sys.executable, "-m", "deployments.cli", *arguments]
+def _command(
+    arguments: Sequence[str], home: Path, log: Path, timeout_s: float, niceness: int = 0
+) -> None:
+    command = ["nice", "-n", str(niceness), sys.executable, "-m", "deployments.cli", *arguments]
     # Replicas inherit the path, on which they find the predictors of `benchmarks`.
     env = environment(SERVE_APP_HOME=str(home), PYTHONPATH=str(ROOT))
     with log.open("ab") as sink:

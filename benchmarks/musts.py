@@ -10,8 +10,11 @@ from benchmarks.cluster import NAME
 from benchmarks.run_digits import BARE, RAY_DEFAULTS
 from benchmarks.run_large import BARE_BODY, IMAGE_BYTES
 from benchmarks.run_minilm import PLAIN
+from benchmarks.run_neighbours import CHANGES, QUIET
 from benchmarks.run_protocols import BARE_GRPC, BINARY, GRPC, JSON
+from benchmarks.run_rollback import RATE
 from benchmarks.run_routing import MODELS
+from benchmarks.run_split import PINNED, SPLIT
 
 Results = Mapping[str, Any]
 SLACK_MIB = 5.0
@@ -122,6 +125,12 @@ def _memory_growth(result: Any) -> float | None:
     )
 
 
+def _worst_event(result: Any) -> float:
+    """The p99 beside a change against the quiet one."""
+    p99 = {name: float(of["p99_ms"]["median"]) for name, of in result["events"].items()}
+    return max(p99[change] for change in CHANGES) / p99[QUIET]
+
+
 MUSTS = (
     Must(
         "digits: median latency at 1 connection",
@@ -224,6 +233,27 @@ MUSTS = (
         "scaling: load step 1 to 8x, from 1 replica: new one serves, less its load time",
         *("scaling", "<=", 10, "s"),
         lambda result: result["seconds"]["second_replica"]["median"] - result["load_s"],
+        lambda result: int(result["errors"]),
+    ),
+    *(
+        Must(
+            f"split: requests/s at {count} connections, two versions against one pinned",
+            *("split", ">=", 0.9, "x"),
+            _ratio(SPLIT, PINNED, count, "requests_per_s"),
+            _errors((SPLIT, count), (PINNED, count)),
+        )
+        for count in (16, 64)
+    ),
+    Must(
+        "neighbours: p99 while another model is loaded or replaced, against quiet",
+        *("neighbours", "<=", 1.5, "x"),
+        _worst_event,
+        lambda result: int(result["errors"]),
+    ),
+    Must(
+        f"rollback: bad canary at {RATE:g} requests/s, first failure to last request (worse step)",
+        *("rollback", "<=", 15, "s"),
+        lambda result: max(float(of["max"]) for of in result["seconds"].values()),
         lambda result: int(result["errors"]),
     ),
 )

@@ -18,6 +18,7 @@ import argparse
 import gc
 import json
 import select
+import signal
 import socket
 import time
 from array import array
@@ -31,6 +32,8 @@ import numpy as np
 from benchmarks import digits
 
 CONNECTIONS = 128
+BEGUN = "begun"
+"""Printed when the first request leaves."""
 LATE_S = 10.0
 """How long the last answers may take after the last request."""
 _HEAD_END = b"\r\n\r\n"
@@ -132,8 +135,14 @@ class OpenLoop:
         self._total = max(1, round(rate * seconds))
         self._idle = deque(Connection(port) for _ in range(connections))
         self._busy: dict[int, Connection] = {}
+        self._last = 0.0
         self._latencies, self._lateness = array("d"), array("d")
         self._sent = self._refused = self._lost = 0
+
+    def stop(self) -> None:
+        """Sends no more; `run` waits for the last answers."""
+        self._total = max(1, self._sent)
+        self._last = time.perf_counter() + LATE_S
 
     def run(self) -> OpenLoopResult:
         """Runs to the end."""
@@ -147,16 +156,16 @@ class OpenLoop:
 
     def _loop(self, began: float) -> None:
         clock = time.perf_counter
-        last = began + self._total / self._rate + LATE_S
+        self._last = began + self._total / self._rate + LATE_S
         while self._sent < self._total or self._busy:
             now = clock()
-            if now > last:
+            if now > self._last:
                 return
             self._send_what_is_due(began, now)
             if self._idle and self._sent < self._total:
                 pause = max(0.0, began + self._sent / self._rate - clock())
             else:
-                pause = max(0.0, last - now)
+                pause = max(0.0, self._last - now)
             readable, _, _ = select.select(self._busy, (), (), pause)
             for file in readable:
                 self._receive(self._busy[file], clock())
@@ -231,7 +240,7 @@ def http_request(path: str, body: bytes) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Posts digits and prints the result as JSON."""
+    """Posts digits, says when it begins, and prints the result as JSON; SIGTERM ends it early."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.open_loop")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
@@ -240,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options: Any = parser.parse_args(arguments)
     requests = [http_request(digits.PATH, body) for body in digits.bodies()]
     loop = OpenLoop(options.port, requests, options.rate, options.seconds, options.connections)
+    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
     gc.disable()  # a pause of ours would count as the server's
+    print(BEGUN, flush=True)
     print(json.dumps(asdict(loop.run())))
 
 

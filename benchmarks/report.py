@@ -56,6 +56,12 @@ def tables(results: Results) -> Iterable[RenderableType]:
         yield _routing_table(results["routing"])
     if "scaling" in results:
         yield _scaling_table(results["scaling"])
+    if "split" in results:
+        yield _batch_table(results["split"])
+    if "neighbours" in results:
+        yield _neighbours_table(results["neighbours"])
+    if "rollback" in results:
+        yield _rollback_table(results["rollback"])
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -167,6 +173,36 @@ def _scaling_table(result: Any) -> Table:
     }
     for event, figure in result["seconds"].items():
         table.add_row(names[event], _with_spread(figure, 1))
+    return table
+
+
+def _batch_table(result: Any) -> Table:
+    table = _table("split: rows per batch", "way", "connections", "version", "rows")
+    for way, by_point in result["batch_rows"].items():
+        for point, by_version in by_point.items():
+            for version, figure in by_version.items():
+                table.add_row(way, point, version, _with_spread(figure, 1))
+    return table
+
+
+def _neighbours_table(result: Any) -> Table:
+    table = _table(
+        f"neighbours: {result['model']}",
+        *("meanwhile", "takes s", "p50 ms", "p99 ms", "longest ms", "sent late ms (p99)"),
+    )
+    for event, of in result["events"].items():
+        figures = (of[key] for key in ("p50_ms", "p99_ms", "max_ms", "sent_late_p99_ms"))
+        table.add_row(event, _with_spread(of["s"], 1), *(_with_spread(each, 2) for each in figures))
+    return table
+
+
+def _rollback_table(result: Any) -> Table:
+    table = _table(
+        f"rollback: a canary that turns bad at {result['rate_per_s']:g} requests/s",
+        *("first step", "first failure to last request, s", "failed, all runs"),
+    )
+    for step, figure in result["seconds"].items():
+        table.add_row(f"{step} %", _with_spread(figure, 1), f"{result['failed'][step]:,}")
     return table
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.measure import spread
 from benchmarks.running import Running
 from benchmarks.settings import Settings
+from benchmarks.single_requests import PATIENCE_S, SingleRequests, patient_client
 
 STEADY, SLEEPER = "/v2/models/paced/versions/1/infer", "/v2/models/paced/versions/2/infer"
 OVERRIDES = ("model=[paced]", "ingress.replicas=2", "cluster.num_cpus=4")
@@ -30,7 +30,6 @@ QUIET_RATE = 5.0
 """Requests per second: a quarter of what one replica can answer."""
 STEP = 8.0
 QUIET_S = 5.0
-PATIENCE_S = 60.0
 PROBE = body([0.0], (1, 1))
 
 
@@ -58,53 +57,40 @@ def run(settings: Settings) -> dict[str, Any]:
     }
 
 
-class _Load:
-    """An open loop that notes who answers, and since when."""
+class _Answers:
+    """Who answers, and since when."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
-        self.first_answers: dict[int, float] = {}
+    def __init__(self) -> None:
+        self.first: dict[int, float] = {}
         """Process -> when its first answer came, by `time.monotonic`."""
-        self.statuses: Counter[int] = Counter()
-        self._client, self._url = client, url
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed = 0
 
-    async def run(self, rate: float, seconds: float, processes: int) -> None:
-        """Sends until so many processes have answered, or the time is over."""
-        began = time.monotonic()
-        for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-            if len(self.first_answers) >= processes:
-                return
-            task = asyncio.create_task(self._one())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def end(self) -> None:
-        """Waits for the last answers."""
-        await asyncio.gather(*self._tasks)
-
-    async def _one(self) -> None:
-        answer = await self._client.post(self._url, content=PROBE)
-        self.statuses[answer.status_code] += 1
+    def note(self, sent: float, answer: httpx.Response) -> None:
+        """Takes one answer."""
         if answer.status_code == 200:
-            self.first_answers.setdefault(_process(answer), time.monotonic())
+            self.first.setdefault(_process(answer), time.monotonic())
+        else:
+            self.failed += 1
+
+    def two(self) -> bool:
+        """Whether a second replica has answered."""
+        return len(self.first) > 1
 
 
 async def _step(server: Running) -> tuple[float, int]:
     """Seconds from the step to the first answer of a second replica; and requests that failed."""
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S, limits=limits) as client:
-        load = _Load(client, server.url + STEADY)
-        await load.run(QUIET_RATE, QUIET_S, processes=2)
-        if len(load.first_answers) != 1:
+    answers = _Answers()
+    async with patient_client() as client:
+        load = SingleRequests(client, server.url + STEADY, answers.note)
+        await load.run(PROBE, QUIET_RATE, QUIET_S, answers.two)
+        if len(answers.first) != 1:
             raise BenchmarkError("before the step one replica should have answered")
         stepped = time.monotonic()
-        await load.run(STEP * QUIET_RATE, PATIENCE_S, processes=2)
+        await load.run(PROBE, STEP * QUIET_RATE, PATIENCE_S, answers.two)
         await load.end()
-    if len(load.first_answers) < 2:
+    if not answers.two():
         raise BenchmarkError(f"no second replica within {PATIENCE_S:.0f} s")
-    seconds = max(load.first_answers.values()) - stepped
-    return seconds, load.statuses.total() - load.statuses[200]
+    return max(answers.first.values()) - stepped, answers.failed
 
 
 def _wake(server: Running) -> float:

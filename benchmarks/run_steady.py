@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,9 +12,10 @@ from benchmarks import digits, memory, wrk
 from benchmarks.cluster import cluster, prepare_models
 from benchmarks.cpu import CpuMeter
 from benchmarks.errors import BenchmarkError
+from benchmarks.generator import Generator, generating
 from benchmarks.measure import warm_up
 from benchmarks.run_digits import OVERRIDES
-from benchmarks.running import ROOT, Running, environment
+from benchmarks.running import Running
 from benchmarks.settings import Settings
 
 SHARE = 0.8
@@ -69,42 +67,22 @@ def _open_loop(
     server: Running, rate: float, seconds: float
 ) -> tuple[dict[str, Any], Memory, dict[str, float]]:
     """Runs the generator and looks at the memory meanwhile."""
-    port = server.url.rpartition(":")[2]
-    command = [sys.executable, "-m", "benchmarks.open_loop", "--port", port]
-    command += ["--rate", f"{rate:g}", "--seconds", f"{seconds:g}"]
     meter = CpuMeter([server.pid])
-    generator = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with generating(server, rate, seconds) as generator:
         meter.start()
         seen = _watch(server, generator, seconds)
         used = meter.stop()
-        said, complaint = generator.communicate()
-    finally:
-        generator.kill()
-        generator.wait()
-    if generator.returncode != 0:
-        raise BenchmarkError(f"the open loop failed:\n{complaint[-2000:]}")
-    found: dict[str, Any] = json.loads(said)
+        found = generator.result()
     answered = max(1, found["answered"])
     return found, seen, {role: round(of / answered * 1e6, 1) for role, of in used.items()}
 
 
-def _watch(server: Running, generator: subprocess.Popen[str], seconds: float) -> Memory:
+def _watch(server: Running, generator: Generator, seconds: float) -> Memory:
     seen: Memory = []
     began = time.monotonic()
-    while True:
-        try:
-            generator.wait(min(EVERY_S, seconds / 20))
-            return seen
-        except subprocess.TimeoutExpired:
-            seen.append((time.monotonic() - began, memory.resident([server.pid])))
+    while not generator.wait(min(EVERY_S, seconds / 20)):
+        seen.append((time.monotonic() - began, memory.resident([server.pid])))
+    return seen
 
 
 def compare_memory(seen: Sequence[tuple[float, dict[str, float]]]) -> dict[str, Any]:

@@ -39,15 +39,24 @@ def run(
     connections: int,
     seconds: float,
     headers: Mapping[str, str] = JSON,
+    users: int = 0,
 ) -> LoadResult:
     """Posts bodies in turn over keep-alive connections, each sending as it gets its answer.
+
+    Args:
+        url: where to.
+        bodies: of the requests.
+        connections: that are open at a time.
+        seconds: for how long.
+        headers: of all requests.
+        users: requests come from so many in turn (`x-user-id`); 0: from nobody.
 
     Raises:
         BenchmarkError: wrk is missing, or failed.
     """
     path = program()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        script = write_script(Path(folder), bodies, headers)
+        script = write_script(Path(folder), bodies, headers, users)
         command = [
             *(path, "--threads", "1", "--connections", str(connections)),
             *("--duration", f"{max(1, round(seconds))}s", "--timeout", f"{TIMEOUT_S}s"),
@@ -64,14 +73,16 @@ def run(
     return parse(done.stdout)
 
 
-def write_script(folder: Path, bodies: Sequence[bytes], headers: Mapping[str, str]) -> Path:
+def write_script(
+    folder: Path, bodies: Sequence[bytes], headers: Mapping[str, str], users: int = 0
+) -> Path:
     """Writes a script for wrk, and the bodies beside it, which it reads once and sends in turn."""
     if not bodies:
         raise BenchmarkError("no bodies to send")
     for index, body in enumerate(bodies):
         (folder / f"body-{index}").write_bytes(body)
     script = folder / "post.lua"
-    script.write_text(_LUA % (len(bodies), _lua_table(headers), folder))
+    script.write_text(_LUA % (len(bodies), users, _lua_table(headers), folder))
     return script
 
 
@@ -81,7 +92,7 @@ def _lua_table(headers: Mapping[str, str]) -> str:
 
 # A single body needs no call into Lua per request, and none of its copies.
 _LUA = """
-local count, headers, folder = %d, %s, "%s"
+local count, users, headers, folder = %d, %d, %s, "%s"
 local function body(index)
   local file = assert(io.open(folder .. "/body-" .. index, "rb"))
   local bytes = file:read("*a")
@@ -89,15 +100,17 @@ local function body(index)
   return bytes
 end
 wrk.method, wrk.headers, wrk.body = "POST", headers, body(0)
-if count > 1 then
+local total = math.max(count, users)
+if total > 1 then
   local requests, turn = {}, 0
   init = function(arguments)
-    for index = 1, count do
-      requests[index] = wrk.format("POST", nil, nil, body(index - 1))
+    for index = 0, total - 1 do
+      if users > 0 then wrk.headers["x-user-id"] = "user-" .. index %% users end
+      requests[index + 1] = wrk.format("POST", nil, nil, body(index %% count))
     end
   end
   request = function()
-    turn = turn %% count + 1
+    turn = turn %% total + 1
     return requests[turn]
   end
 end

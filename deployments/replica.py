@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import ray
 from deployments import scaling
 from deployments.announcer import Announcer
 from deployments.arguments import ReplicaArguments, ReplicaSettings
+from deployments.background import in_background
 from deployments.process import set_up, settle
 from serve_app.artifacts.fetch import fetch_artifact
 from serve_app.config.model import ResourcesConfig
@@ -21,6 +23,9 @@ from serve_app.predictors.host import PredictorHost
 from serve_app.predictors.predictor import LoadContext
 
 logger = logging.getLogger(__name__)
+
+POLITE_SHARE = 0.1
+"""For so much of the time that a load may take, it leaves the CPU to others."""
 
 STUCK_FACTOR = 2.0
 """A computation that runs this many times longer than any request may is taken for hung."""
@@ -41,20 +46,9 @@ class ModelReplica:
         self._node = ray.get_runtime_context().get_node_id()
         set_up(arguments.log, arguments.home, f"{arguments.model}@{arguments.version}")
         self._stuck_after_s = arguments.timeouts.request_s * STUCK_FACTOR
-        async with asyncio.timeout(arguments.timeouts.load_s):
-            artifact = None
-            if arguments.artifact is not None:
-                cache = Path(arguments.home) / "artifacts"
-                artifact = await asyncio.to_thread(fetch_artifact, arguments.artifact, cache)
-            context = LoadContext(
-                artifact=artifact,
-                device=device(arguments.resources),
-                threads=max(1, int(arguments.resources.num_cpus)),
-                inputs=arguments.inputs,
-                outputs=arguments.outputs,
-            )
-            host = PredictorHost(f"{arguments.model}@{arguments.version}")
-            await asyncio.to_thread(host.load, arguments.predictor, context, arguments.warm_up)
+        load_s = arguments.timeouts.load_s
+        async with asyncio.timeout(load_s):
+            host = await in_background(partial(_load, arguments), POLITE_SHARE * load_s)
         self._host = host
         key = VersionKey(arguments.model, arguments.version)
         self._announcer = Announcer(key, host)
@@ -98,6 +92,23 @@ class ModelReplica:
         host = getattr(self, "_host", None)
         if host is not None:
             await asyncio.to_thread(host.close)
+
+
+def _load(arguments: ReplicaArguments) -> PredictorHost:
+    """Fetches, loads and warms up; blocks until the predictor may take batches."""
+    artifact = None
+    if arguments.artifact is not None:
+        artifact = fetch_artifact(arguments.artifact, Path(arguments.home) / "artifacts")
+    context = LoadContext(
+        artifact=artifact,
+        device=device(arguments.resources),
+        threads=max(1, int(arguments.resources.num_cpus)),
+        inputs=arguments.inputs,
+        outputs=arguments.outputs,
+    )
+    host = PredictorHost(f"{arguments.model}@{arguments.version}")
+    host.load(arguments.predictor, context, arguments.warm_up)
+    return host
 
 
 def device(resources: ResourcesConfig) -> str:

@@ -138,6 +138,49 @@ def scaling() -> dict[str, Any]:
     }
 
 
+def spread(median: float) -> dict[str, float]:
+    return {"median": median, "min": median, "max": median}
+
+
+def split() -> dict[str, Any]:
+    rows = {"16": {"2": spread(5.5)}, "64": {"2": spread(22.5)}}
+    return comparison(
+        "connections",
+        {
+            "pinned": counts(10_000.0, 1.0, 100.0),
+            "100 / 0": counts(9500.0, 1.0, 105.0),
+            "50 / 50": counts(9000.0, 1.0, 110.0),
+        },
+        users=1000,
+        batch_rows={"pinned": rows, "100 / 0": rows, "50 / 50": rows},
+    )
+
+
+def neighbours() -> dict[str, Any]:
+    def event(p99_ms: float) -> dict[str, Any]:
+        figures = {"s": 10.0, "p50_ms": 1.0, "p99_ms": p99_ms, "max_ms": 50.0}
+        of = {name: spread(value) for name, value in figures.items()}
+        return {**of, "sent_late_p99_ms": spread(0.2)}
+
+    return {
+        "model": "a model",
+        "repeats": 1,
+        "rate_per_s": 200.0,
+        "events": {"quiet": event(4.0), "load": event(5.0), "replace": event(6.0)},
+        "errors": 0,
+    }
+
+
+def rollback() -> dict[str, Any]:
+    return {
+        "rate_per_s": 50.0,
+        "repeats": 1,
+        "seconds": {"25": spread(2.0), "5": {"median": 5.0, "min": 4.0, "max": 15.0}},
+        "failed": {"25": 30, "5": 20},
+        "errors": 0,
+    }
+
+
 def results() -> dict[str, Any]:
     return {
         "digits": digits(),
@@ -148,4 +191,7 @@ def results() -> dict[str, Any]:
         "startup": startup(),
         "routing": routing(),
         "scaling": scaling(),
+        "split": split(),
+        "neighbours": neighbours(),
+        "rollback": rollback(),
     }

@@ -43,9 +43,10 @@ def test_without_arguments_everything_is_measured(
     monkeypatch.chdir(tmp_path)
     assert command.main([]) == 0
     names = ["digits", "protocols", "large", "minilm", "steady", "startup", "routing", "scaling"]
+    names += ["split", "neighbours", "rollback"]
     assert asked == [(name, 6.0, 3) for name in names]
     stored = json.loads(Path("docs/reports/bench.json").read_text())
-    assert len(stored["musts"]) == 17
+    assert len(stored["musts"]) == 21
     assert Path("docs/reports/bench.svg").exists()
 
 

@@ -20,6 +20,7 @@ def test_figures_at_the_limit_keep_every_promise() -> None:
     assert [verdict.measured for verdict in verdicts] == [
         *(0.7, 0.9, 1.3, 130, 45, 0.175),
         *(1.15, 0.5, 3, 0.9, 1.05, 5, 1, 30, 5, 1, 10),
+        *(0.9, 0.9, 1.5, 15),
     ]
     assert all(verdict.passed for verdict in verdicts)
     assert len(verdicts) == len(MUSTS)
@@ -67,6 +68,14 @@ def second_replica(measured: Any) -> None:
     measured["scaling"]["seconds"]["second_replica"]["median"] = 11.1
 
 
+def replacement(measured: Any) -> None:
+    measured["neighbours"]["events"]["replace"]["p99_ms"]["median"] = 6.1
+
+
+def slow_rollback(measured: Any) -> None:
+    measured["rollback"]["seconds"]["5"]["max"] = 15.1
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -86,6 +95,10 @@ def second_replica(measured: Any) -> None:
         (steady("capacity_p50_ms", value=0.99), "median latency at 80%"),
         (start, "first answer"),
         (second_replica, "new one serves"),
+        (figure("split", "50 / 50", "16", "requests_per_s", 8999), "16 connections, two versions"),
+        (figure("split", "50 / 50", "64", "requests_per_s", 8999), "64 connections, two versions"),
+        (replacement, "loaded or replaced"),
+        (slow_rollback, "bad canary"),
     ],
 )
 def test_a_figure_beyond_the_limit_fails_its_promise_alone(
@@ -108,10 +121,17 @@ def test_a_fast_server_that_fails_requests_keeps_no_promise() -> None:
     assert len(failed(measured)) == 5
     measured["steady"]["errors"] = 1
     assert len(failed(measured)) == 8
+    measured["split"]["servers"]["50 / 50"]["16"]["errors"] = 1
+    assert len(failed(measured)) == 9
+    measured["neighbours"]["errors"] = 1
+    assert len(failed(measured)) == 10
+    measured["rollback"]["errors"] = 1
+    assert len(failed(measured)) == 11
 
 
 def test_errors_of_the_other_servers_are_not_ours() -> None:
     measured = results()
     measured["digits"]["servers"]["ray-serve-defaults"]["64"]["errors"] = 7
     measured["protocols"]["servers"]["bare-grpc-echo"]["64"]["errors"] = 7
+    measured["rollback"]["failed"]["5"] = 70  # of the broken version
     assert failed(measured) == []

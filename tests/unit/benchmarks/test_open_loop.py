@@ -7,10 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
+from benchmarks.errors import BenchmarkError
+from benchmarks.generator import generating
 from benchmarks.open_loop import OpenLoop, complete, due_by, http_request
+from benchmarks.running import Running
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 REFUSED = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
@@ -83,6 +87,10 @@ def serving(answer: Answer) -> Iterator[int]:
             thread.join()
 
 
+def running(port: int) -> Running:
+    return Running("a server", f"http://127.0.0.1:{port}", 0, Path(), 0.0)
+
+
 def test_the_rate_is_held() -> None:
     with serving(lambda number: OK) as port:
         result = OpenLoop(port, [REQUEST], rate=200, seconds=1, connections=4).run()
@@ -116,6 +124,22 @@ def test_broken_connections_lose_one_request_each_and_are_made_anew() -> None:
     with serving(lambda number: None if number in (5, 6) else OK) as port:
         result = OpenLoop(port, [REQUEST], rate=100, seconds=0.3, connections=2).run()
     assert (result.requests, result.answered, result.lost) == (30, 28, 2)
+
+
+def test_a_generator_of_its_own_ends_when_it_is_asked_for_its_result() -> None:
+    with serving(lambda number: OK) as port, generating(running(port), 100, 300) as generator:
+        assert not generator.wait(0.5)
+        result = generator.result()
+    assert 30 <= result["requests"] < 3000
+    assert result["answered"] == result["requests"]
+
+
+def test_a_generator_that_reaches_no_server_is_an_error() -> None:
+    with (
+        pytest.raises(BenchmarkError, match="ConnectionRefused"),
+        generating(running(1), 100, 300),
+    ):
+        pass
 
 
 def test_what_is_never_answered_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

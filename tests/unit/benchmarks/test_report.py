@@ -33,6 +33,7 @@ def test_every_scenario_has_its_table() -> None:
     assert "Resident memory in MiB, by process" in shown
     assert "replica digits@2          300.0       300.0" in shown
     assert "30.0 (29.0-31.0)" in shown
+    assert "22.5 (22.5-22.5)" in shown
     assert shown.count("pass") == len(MUSTS)
     assert "FAIL" not in shown
     assert "…" not in shown

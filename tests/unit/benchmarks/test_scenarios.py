@@ -146,7 +146,8 @@ def test_releases_of_some_models() -> None:
 
 
 def test_ports_of_a_cluster() -> None:
-    overrides, http, grpc = ports()
+    overrides, http, grpc, metrics = ports()
     assert f"http.port={http.partition(':')[2]}" in overrides
     assert f"grpc.port={grpc.partition(':')[2]}" in overrides
+    assert f"metrics.port={metrics.partition(':')[2]}" in overrides
     assert len({override.partition("=")[2] for override in overrides}) == 5

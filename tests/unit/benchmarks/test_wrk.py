@@ -13,8 +13,8 @@ from benchmarks import wrk
 from benchmarks.errors import BenchmarkError
 from tests.requirements import require_program
 
-Seen = set[tuple[str | None, bytes]]
-"""Content type and body."""
+Seen = set[tuple[str | None, str | None, bytes]]
+"""Content type, user and body."""
 GOOD = """\
 Running 6s test @ http://127.0.0.1:8000/v2/models/digits/versions/2/infer
   1 threads and 64 connections
@@ -106,7 +106,7 @@ def server() -> Iterator[tuple[str, Seen]]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            seen.add((self.headers["content-type"], body))
+            seen.add((self.headers["content-type"], self.headers["x-user-id"], body))
             self.send_response(400 if b"bad" in body else 200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -131,7 +131,7 @@ def test_the_real_program_sends_the_bodies_in_turn(server: tuple[str, Seen]) -> 
     url, seen = server
     bodies = [b'{"good": "a\\tb"}', '{"bad": "ü€"}'.encode(), bytes(range(256))]
     result = wrk.run(url, bodies, 2, 1)
-    assert seen == {("application/json", body) for body in bodies}
+    assert seen == {("application/json", None, body) for body in bodies}
     assert result.answered > 0
     assert abs(result.answered / result.refused - 2) < 0.5
 
@@ -141,9 +141,17 @@ def test_one_large_body_and_headers_of_its_own(server: tuple[str, Seen]) -> None
     url, seen = server
     body = bytes(range(256)) * 4096
     result = wrk.run(url, [body], 2, 1, {"content-type": "application/octet-stream"})
-    assert seen == {("application/octet-stream", body)}
+    assert seen == {("application/octet-stream", None, body)}
     assert result.answered > 0
     assert result.errors == 0
+
+
+def test_requests_of_several_users(server: tuple[str, Seen]) -> None:
+    require_program("wrk", "wrk")
+    url, seen = server
+    assert wrk.run(url, [b"even", b"odd"], 2, 1, users=4).errors == 0
+    bodies = {f"user-{user}": b"odd" if user % 2 else b"even" for user in range(4)}
+    assert seen == {("application/json", user, body) for user, body in bodies.items()}
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
