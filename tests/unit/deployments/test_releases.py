@@ -223,6 +223,19 @@ async def test_a_rollout_survives_a_restart_in_the_middle_of_a_step(house: House
     assert house.weights == {"2": 100}
 
 
+async def test_standings_tell_the_weights_in_force_and_the_rollout(house: House) -> None:
+    (standing,) = await house.releases.standings()
+    assert (standing.revision.number, standing.rollout) == (1, None)
+    assert standing.revision.config_digest == DIGITS.release.digest
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+    await house.seconds(2, v2=(50, 0))
+    (standing,) = await house.releases.standings()
+    assert standing.rollout is not None
+    assert standing.rollout.state == "progressing"
+    assert standing.revision.release.weights == {"2": 50, "3": 50}
+    assert standing.revision.config_digest == house.model.release.digest
+
+
 async def test_people_steer(house: House) -> None:
     with pytest.raises(Conflict):
         await house.releases.steer("digits", "pause", ADA)
