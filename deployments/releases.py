@@ -31,6 +31,7 @@ from serve_app.errors import (
     InvalidInput,
     ModelNotFound,
     NotReady,
+    RevisionNotFound,
     ServeAppError,
     StoreUnavailable,
 )
@@ -41,6 +42,8 @@ from serve_app.store.revisions import RevisionDraft, StoredRevision
 logger = logging.getLogger(__name__)
 
 CONFIG = Author(actor="config", reason="the deployed configuration says so")
+_STEPS = 200
+"""More than a rollout has revisions."""
 KEPT_DISAGREEMENTS = 200
 """Per model; the oldest go first."""
 
@@ -63,7 +66,7 @@ class Releases:
         self._desired: Mapping[str, str] = {}
         """Digests of the releases in the config."""
         self._live: dict[str, StoredRevision] = {}
-        self._rollouts = Rollouts(store)
+        self._rollouts = Rollouts(store, publish)
         self._experiments = Experiments(store)
         self._disagreements: dict[str, deque[Disagreement]] = {}
         self._intake = Intake()
@@ -135,8 +138,10 @@ class Releases:
                 gone = CONFIG.model_copy(
                     update={"reason": "the live release names a version that is not deployed"}
                 )
+                kept = live.release.without_idle(config.versions)
+                release = config.release if any(faults(kept, config.versions)) else kept
                 async with self._changing:
-                    await self._append(model, config.release, gone, live.config_digest, live.number)
+                    await self._append(model, release, gone, live.config_digest, live.number)
 
     async def _move(self) -> None:
         for model in self._rollouts.models():
@@ -145,6 +150,8 @@ class Releases:
                 totals = await self._outcomes(model, live)
                 moved = await self._rollouts.tick(model, live, self._ready(model), totals, time())
                 self._take_over(model, moved)
+        async with self._changing:  # after all have been looked at: it may wait for the database
+            await self._rollouts.save(time())
 
     async def _outcomes(self, model: str, live: StoredRevision) -> Totals | None:
         """What a guard on outcomes looks at; None if there is none, or the database is away."""
@@ -216,7 +223,7 @@ class Releases:
     ) -> Revision:
         """See `Control`."""
         live = self._known(model)
-        target = await self._store.get(model, live.number - 1 if number is None else number)
+        target = await (self._before(live) if number is None else self._store.get(model, number))
         self._check(model, target.release)
         self._check_ready(model, target.release.serving)
         reason = f"back to revision {target.number}" + (f": {author.reason}" * bool(author.reason))
@@ -227,6 +234,13 @@ class Releases:
             return _public(
                 await self._append(model, target.release, author, before.config_digest, expected)
             )
+
+    async def _before(self, live: StoredRevision) -> StoredRevision:
+        """The revision before the last change; a rollout is one change, however many its steps."""
+        for each in await self._store.history(live.model, _STEPS, live.number):
+            if each.rollout_id is None or each.rollout_id != live.rollout_id:
+                return each
+        raise RevisionNotFound(live.model, 0)
 
     async def rollouts(self, model: str, limit: int) -> Sequence[Rollout]:
         """See `Control`."""

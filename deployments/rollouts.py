@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -52,8 +52,14 @@ class _Course:
 class Rollouts:
     """At most one per model. Belongs to one event loop; its owner makes one change at a time."""
 
-    def __init__(self, store: ReleaseStore) -> None:
-        self._store = store
+    def __init__(self, store: ReleaseStore, publish: Callable[[], None]) -> None:
+        """Knows of none yet.
+
+        Args:
+            store: where they are kept.
+            publish: called when `weights` answers something new that must not wait for the store.
+        """
+        self._store, self._publish = store, publish
         self._courses: dict[str, _Course] = {}
 
     async def open(self) -> None:
@@ -163,10 +169,18 @@ class Rollouts:
             self._record(course, totals)
         change = course.unsaved or course.machine.tick(now, ready)
         if change is None:
-            if course.dirty and now - course.saved_at >= SAVE_S:
-                await self._save(course, now)
             return Moved(None, weights=False)
         return await self._carry_out(model, course, live, change, now)
+
+    async def save(self, now: float) -> None:
+        """Stores what has been learnt since the last time.
+
+        Raises:
+            StoreUnavailable: to be tried again.
+        """
+        for course in self._courses.values():
+            if course.dirty and course.unsaved is None and now - course.saved_at >= SAVE_S:
+                await self._save(course, now)
 
     async def steer(
         self,
@@ -233,6 +247,8 @@ class Rollouts:
         """Stores what the machine has done; traffic that goes back does not wait for that."""
         first = course.unsaved is None
         course.unsaved = change
+        if first and change.state == "rolled_back":
+            self._publish()
         row = _followed(course, change, now)
         revision = None
         try:

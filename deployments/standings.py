@@ -40,4 +40,3 @@ def ask(base: str) -> Standings | None:
     except (ClusterError, ValidationError):
         return None
     return {each.revision.model: each for each in found}
-

@@ -258,6 +258,11 @@ class Release(_Value):
         ]
         return Release.model_validate({**self.model_dump(), "candidates": candidates})
 
+    def without_idle(self, versions: Collection[str]) -> Release:
+        """The same release without candidates that have no weight and are not among these."""
+        kept = [each for each in self.candidates if each.weight or each.version in versions]
+        return self.model_copy(update={"candidates": tuple(kept)})
+
 
 def faults(
     release: Release, versions: Mapping[str, object], outputs: Collection[str] | None = None

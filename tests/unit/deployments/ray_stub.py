@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from deployments.change import settings_of
+from serve_app.domain.control import Rollout
 from serve_app.domain.release import Release
 from serve_app.testing import FakeControl
 
@@ -34,6 +35,10 @@ class RayStub:
     cpus: float = 8.0
     live: dict[str, Release] = field(default_factory=dict)
     """Model -> its live release, where that is not the one in the document."""
+    rollout: Rollout | None = None
+    """The one that is going on."""
+    stuck: bool = False
+    """ModelRouter takes no release over."""
 
     @property
     def port(self) -> int:
@@ -80,14 +85,16 @@ class RayStub:
         return {}
 
     def _standings(self) -> list[Document]:
-        """As ModelRouter has taken everything over."""
+        """What ModelRouter says is in force."""
         found = []
         for name, model in settings_of(self.document).items():
             desired = Release.model_validate(model["release"])
             control = FakeControl(**{name: self.live.get(name, desired)})
             (standing,) = asyncio.run(control.standings())
+            if self.rollout is not None and self.rollout.model == name:
+                standing = standing.model_copy(update={"rollout": self.rollout})
             found.append(standing.model_dump(mode="json"))
-            found[-1]["revision"]["config_digest"] = desired.digest
+            found[-1]["revision"]["config_digest"] = "stuck" if self.stuck else desired.digest
         return found
 
 

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployments.cli import main
+from serve_app.domain.control import Rollout
+from serve_app.domain.release import Release
 from tests.unit.deployments.ray_stub import RayStub, ray_stub
 
 ROOT = Path(__file__).parents[3]
@@ -143,6 +147,54 @@ def test_a_plan_that_would_be_refused_says_so_and_exits_with_1(run: Shell, ray: 
     assert code == 1
     assert "Nothing was changed." in err
     assert len(ray.puts) == 1
+
+
+def rollout(**fields: Any) -> Rollout:
+    now = datetime.now(UTC)
+    weights = {"origin": {"1": 100}, "target": {"2": 100}, "steps": (10, 100), "step": 0}
+    its = {"id": 3, "model": "echo", "created_at": now, "changed_at": now, "evidence": {}}
+    return Rollout.model_validate({**weights, **its, "state": "progressing", **fields})
+
+
+def test_apply_says_what_becomes_of_the_release(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    wanted = WEIGHTS.replace("'1'", "'2'") % 100
+    now = Release.model_validate({"candidates": [{"version": "1", "weight": 100}]})
+    ray.live, ray.rollout = {"echo": now}, rollout(reason="version 2 is ready")
+    _, out, _ = run("apply", wanted)
+    assert "echo: rollout 3 is progressing; traffic is 1: 100%." in out
+    assert "serve-app rollout echo" in out
+    ray.rollout = None
+    code, out, _ = run("apply", wanted)
+    assert code == 0
+    assert "echo: traffic stays 1: 100%, by test." in out
+    assert "serve-app traffic echo 2=100" in out
+
+
+def test_a_release_that_is_not_taken_over_is_a_failure(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    ray.stuck = True
+    code, _, err = run("apply", SCALED, "cluster.ready_timeout_s=1")
+    assert code == 1
+    assert "has not taken the release of echo over" in err
+    assert ray.puts[-1]["applications"] == ray.puts[0]["applications"]
+
+
+def test_status_shows_live_weights_and_the_rollout(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    shared = [{"version": "1", "weight": 90}, {"version": "2", "weight": 10}]
+    ray.live = {"echo": Release.model_validate({"candidates": shared})}
+    ray.rollout = rollout(reason="version 2 is ready")
+    _, out, _ = run("status", "metrics.enabled=false")
+    rows = [line.split() for line in out.splitlines() if line.startswith("echo ")]
+    assert [row[2] for row in rows] == ["90%", "10%"]
+    assert "echo: rollout 3 is progressing: version 2 is ready" in out
+    _, out, _ = run("status", "--json")
+    (model,) = json.loads(out)["models"]
+    assert (model["revision"], model["rollout"]["id"]) == (1, 3)
 
 
 def test_a_failed_apply_exits_with_1_and_the_cause(run: Shell, ray: RayStub) -> None:

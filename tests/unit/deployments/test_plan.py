@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from deployments.plan import Plan, make_plan
 from deployments.plan_view import as_json, summary
 from deployments.traffic import Traffic, live_traffic, release_changes
 from serve_app.config.load import load_config
+from serve_app.domain.control import Standing
 
 SELECTED = ["model=[digits,minilm]"]
 WIDE = Capacity((Need(64, 8, 2.0**40),), None)
@@ -225,6 +227,36 @@ def test_live_traffic_counts_and_not_that_of_the_files() -> None:
     release = "models.digits.release.candidates=[{version: '1', weight: 100}]"
     found = plan(*without("2"), release)
     assert any("100 % of the traffic" in refusal for refusal in found.refusals)
+
+
+def standing(rollout: Mapping[str, Any] | None = None, **weights: int) -> Standing:
+    candidates = [{"version": v[1:], "weight": weight} for v, weight in weights.items()]
+    its = {"model": "digits", "created_at": datetime.now(UTC), "changes": (), "reason": ""}
+    revision = {"number": 7, "actor": "ada", "config_digest": "", **its}
+    revision["release"] = {"candidates": candidates}
+    if rollout is not None:
+        state = {"id": 3, "state": "progressing", "step": 0, "steps": (10, 100), "evidence": {}}
+        rollout = {**its, **state, "changed_at": datetime.now(UTC), **rollout}
+    return Standing.model_validate({"revision": revision, "rollout": rollout})
+
+
+def test_what_is_in_force_counts_and_not_what_was_applied() -> None:
+    old = document()
+    moved = live_traffic(settings_of(old), {"digits": standing(v2=70, v3=30)})
+    found = plan(*without("3"), traffic=moved)
+    assert any("30 % of the traffic still goes to it" in each for each in found.refusals)
+    away = live_traffic(settings_of(old), {"digits": standing(v3=100)})
+    new = [*without("2"), "models.digits.release.candidates=[{version: '3', weight: 100}]"]
+    assert not plan(*new, traffic=away).refusals
+    assert plan(*new).refusals
+
+
+def test_versions_of_a_rollout_may_not_go() -> None:
+    going_on = {"origin": {"2": 100, "1": 0}, "target": {"3": 100, "2": 0}}
+    live = {"digits": standing(going_on, v2=100)}
+    traffic = live_traffic(settings_of(document()), live)["digits"]
+    assert traffic.rollout == {"2", "3"}
+    assert "a rollout" in traffic.claim("3")
 
 
 def test_rules_count_by_their_labels_too() -> None:

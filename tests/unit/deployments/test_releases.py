@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class House:
         monkeypatch.setattr(releases_module, "time", lambda: self.now)
         self.ready = {"1", "2", "3"}
         self.published = 0
+        self.on_publish: Callable[[], object] = lambda: None
         self.sequence = 0
         self.model = DIGITS
         self.releases = self._new()
@@ -55,6 +56,7 @@ class House:
     def _new(self) -> Releases:
         def publish() -> None:
             self.published += 1
+            self.on_publish()
 
         self.store = ReleaseStore(self.database)
         made = Releases(self.store, lambda _: frozenset(self.ready), publish)
@@ -223,6 +225,19 @@ async def test_a_rollout_survives_a_restart_in_the_middle_of_a_step(house: House
     assert house.weights == {"2": 100}
 
 
+async def test_standings_tell_the_weights_in_force_and_the_rollout(house: House) -> None:
+    (standing,) = await house.releases.standings()
+    assert (standing.revision.number, standing.rollout) == (1, None)
+    assert standing.revision.config_digest == DIGITS.release.digest
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+    await house.seconds(2, v2=(50, 0))
+    (standing,) = await house.releases.standings()
+    assert standing.rollout is not None
+    assert standing.rollout.state == "progressing"
+    assert standing.revision.release.weights == {"2": 50, "3": 50}
+    assert standing.revision.config_digest == house.model.release.digest
+
+
 async def test_people_steer(house: House) -> None:
     with pytest.raises(Conflict):
         await house.releases.steer("digits", "pause", ADA)
@@ -275,6 +290,67 @@ async def test_a_rollout_goes_back_also_while_the_database_is_away(
     assert await house.state() == "rolled_back"
     assert house.weights == {"2": 100}
     assert (await house.releases.live("digits")).release.serving == {"2"}
+
+
+async def test_traffic_is_back_before_the_database_has_answered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
+    await house.seconds(62, v2=(50, 0))
+    assert house.weights == {"2": 50, "3": 50}
+    seen: list[dict[str, int]] = []
+    house.on_publish = lambda: seen.append(house.weights)
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        seen.append({})
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(ReleaseStore, "append", fail)
+    await house.seconds(4, v2=(25, 0), v3=(25, 25))
+    assert seen[:2] == [{"2": 100}, {}]
+
+
+async def test_a_rollout_that_cannot_be_saved_holds_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
+    first = {"a": DIGITS.model_copy(update={"release": house.model.release})}
+    house.releases.configure({"a": DIGITS})
+    await house.releases.tick()
+    house.releases.configure({**first, "digits": DIGITS})
+    await house.releases.tick()
+    house.releases.configure({**first, "digits": house.model})
+    await house.seconds(62, v2=(50, 0))
+    assert house.weights == {"2": 50, "3": 50}
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(ReleaseStore, "save_rollout", fail)
+    for sequence in range(1, 5):
+        arms = {VersionKey("a", "3"): ArmCounts(25, 0, (*[0] * FAST, 25))}
+        house.releases.take(IngressReport("of a", sequence, arms, {}))
+        await house.seconds(1, v2=(25, 0), v3=(25, 25))
+    assert house.weights == {"2": 100}
+
+
+async def test_rollback_takes_a_whole_rollout_back(house: House) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+    await house.seconds(15, v2=(25, 0), v3=(25, 0))
+    assert await house.state() == "promoted"
+    back = await house.releases.rollback("digits", None, ADA, None)
+    assert back.reason.startswith("back to revision 1")
+    assert house.weights == {"2": 100}
+
+
+async def test_a_version_without_traffic_goes_and_live_weights_stay(house: House) -> None:
+    await house.releases.change("digits", release(v2=90, v1=0, v3=10), ADA, None)
+    versions = {name: each for name, each in DIGITS.versions.items() if name != "1"}
+    house.model = DIGITS.model_copy(update={"versions": versions})
+    house.releases.configure({"digits": house.model})
+    await house.releases.tick()
+    assert house.weights == {"2": 90, "3": 10}
+    assert "1" not in house.releases.release("digits").weights
 
 
 async def test_outcomes_make_a_report(house: House) -> None:

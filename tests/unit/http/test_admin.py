@@ -59,6 +59,12 @@ async def test_the_release_has_its_number_as_etag(bench: Bench) -> None:
     assert response.json()["release"]["candidates"][0] == {"version": "1", "weight": 100}
 
 
+async def test_what_is_in_force_for_all_models_at_once(bench: Bench) -> None:
+    (found,) = (await bench.client.get("/admin/v1/models")).json()["models"]
+    assert found["revision"]["model"] == "echo"
+    assert found["rollout"] is None
+
+
 async def test_a_change_makes_a_revision_with_author_and_reason(bench: Bench) -> None:
     body = {"release": release(v1=90, v2=10).model_dump(mode="json"), "reason": "try 2"}
     response = await bench.client.put(
