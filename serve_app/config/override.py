@@ -16,6 +16,7 @@ from serve_app.config.key_path import assign, depth, locate, lookup, nested, rem
 from serve_app.config.problem import Problem, choices, quote
 from serve_app.config.source import COMMAND_LINE, Source
 
+_LINES = re.compile(r"\s*\n\s*")
 _OVERRIDE = re.compile(r"(?P<mode>\+\+|\+|~)?(?P<key>[^=]*)(?:=(?P<value>.*))?", re.DOTALL)
 
 
@@ -62,6 +63,8 @@ def read_override(text: str, read_value: Callable[[str], Any]) -> Override | Pro
         return Problem((), "must be written KEY=VALUE, such as http.port=8080.", COMMAND_LINE, '""')
     if value is None and mode != "~":
         return override.problem("must be written KEY=VALUE, such as http.port=8080.")
+    if value is not None and value.lstrip()[:1] in ("{", "["):
+        value = _LINES.sub(" ", value)  # Hydra's grammar knows no lines
     try:
         return (
             override if value is None else Override(override.mode, override.key, read_value(value))

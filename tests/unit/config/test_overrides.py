@@ -24,6 +24,7 @@ def value(config: Config, path: str) -> Any:
         ("http.docs=false", "http.docs", False),
         ("ingress.limits={max_rows: 7}", "ingress.limits.max_rows", 7),
         ("ingress.limits={max_rows: 7}", "ingress.limits.max_dims", 16),
+        ("ingress.limits={max_rows: 7,\n  max_dims: 9}", "ingress.limits.max_dims", 9),
         ("env=production", "env", "production"),
         ("log=quiet", "log.level", "WARNING"),
         (f"{DIGITS}.replicas.max=3", f"{DIGITS}.replicas.max", 3),
