@@ -250,14 +250,13 @@ class Rollouts:
         if first and change.state == "rolled_back":
             self._publish()
         row = _followed(course, change, now)
+        draft = _draft(course, live, change)
         revision = None
         try:
-            if change.weights is None:
+            if draft.release == live.release:
                 course.row = await self._store.save_rollout(row)
             else:
-                written = await self._store.append(
-                    _draft(course, live, change), live.number, saves=row
-                )
+                written = await self._store.append(draft, live.number, saves=row)
                 revision, course.row = written.revision, written.rollout or row
         except StoreUnavailable:
             logger.warning(
@@ -306,8 +305,10 @@ def _followed(course: _Course, change: Change, now: float) -> StoredRollout:
 
 
 def _draft(course: _Course, live: StoredRevision, change: Change) -> RevisionDraft:
-    """The revision that puts a rollout's weights in force."""
-    release = live.release.with_weights(change.weights or {})
+    """The revision that puts a change in force: its weights, and the labels of a promotion."""
+    release = live.release
+    if change.weights is not None:
+        release = release.with_weights(change.weights)
     if change.state == "promoted":
         labels = promoted_labels(course.machine.terms, release.labels)
         release = release.model_copy(update={"labels": labels})

@@ -199,6 +199,17 @@ async def test_a_healthy_canary_is_promoted_and_stays(house: House) -> None:
     assert "rollout" in actors
 
 
+async def test_a_promotion_moves_the_label_of_the_stable_version(house: House) -> None:
+    house.deploy(
+        candidates=[{"version": "3", "weight": 100}, {"version": "2", "weight": 0}],
+        labels={"stable": "2", "canary": "3"},
+        strategy=QUICK,
+    )
+    await house.seconds(14, v2=(25, 0), v3=(25, 0))
+    assert await house.state() == "promoted"
+    assert house.releases.release("digits").labels == {"stable": "3", "canary": "3"}
+
+
 async def test_a_broken_canary_goes_back_by_itself(house: House) -> None:
     house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
     await house.seconds(5, v2=(50, 0))
