@@ -18,8 +18,8 @@ def show_revision(revision: Document) -> None:
     release = revision["release"]
     who = f"by {revision['actor']}" + (f": {revision['reason']}" if revision["reason"] else "")
     say(f"{revision['model']}: revision {revision['number']}, {_when(revision)} {who}")
-    shares = [f"{each['version']}: {each['weight']}%" for each in release["candidates"]]
-    say(f"  traffic   {', '.join(shares)}")
+    weights = {each["version"]: each["weight"] for each in release["candidates"] if each["weight"]}
+    say(f"  traffic   {_shares(weights)}")
     for key, text in (
         ("sticky", lambda its: f"by {its['by']} {its['name'] or ''}".rstrip()),
         ("labels", lambda its: ", ".join(f"{label} → {version}" for label, version in its.items())),
