@@ -14,7 +14,7 @@ from benchmarks.run_neighbours import CHANGES, QUIET
 from benchmarks.run_protocols import BARE_GRPC, BINARY, GRPC, JSON
 from benchmarks.run_rollback import RATE
 from benchmarks.run_routing import MODELS
-from benchmarks.run_split import PINNED, SPLIT
+from benchmarks.run_split import ONE_ARM, PINNED, PINNED_CAPPED, SPLIT_CAPPED
 
 Results = Mapping[str, Any]
 SLACK_MIB = 5.0
@@ -237,12 +237,16 @@ MUSTS = (
     ),
     *(
         Must(
-            f"split: requests/s at {count} connections, two versions against one pinned",
+            f"split: requests/s at {count} connections, {way} against {pinned}",
             *("split", ">=", 0.9, "x"),
-            _ratio(SPLIT, PINNED, count, "requests_per_s"),
-            _errors((SPLIT, count), (PINNED, count)),
+            _ratio(way, pinned, count, "requests_per_s"),
+            _errors((way, count), (pinned, count)),
         )
-        for count in (16, 64)
+        for way, pinned, count in (
+            (ONE_ARM, PINNED, 16),
+            (ONE_ARM, PINNED, 64),
+            (SPLIT_CAPPED, PINNED_CAPPED, 64),
+        )
     ),
     Must(
         "neighbours: p99 while another model is loaded or replaced, against quiet",

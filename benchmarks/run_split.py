@@ -1,8 +1,9 @@
 """What it costs to split traffic: two versions, sticky by header, statistics per arm.
 
-Both versions have the same weights. A version that is pinned in the URL is neither chosen nor
+All versions have the same weights. A version that is pinned in the URL is neither chosen nor
 counted. With 100 and 0 percent every request is, and batches are as large as those of one version;
-with 50 and 50 two queues have half of the arrivals each.
+with 50 and 50 two queues have half of the arrivals each. Of versions whose batches are capped,
+batches are as large either way, as long as the callers suffice to fill them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -26,22 +27,57 @@ from benchmarks.run_digits import OVERRIDES
 from benchmarks.settings import Settings
 
 PINNED, ONE_ARM, SPLIT = "pinned", "100 / 0", "50 / 50"
+CAP = 8
+PINNED_CAPPED, SPLIT_CAPPED = f"pinned, {CAP} rows", f"50 / 50, {CAP} rows"
 CONNECTIONS = (16, 64)
 USERS = 1000
-PATH = "/v2/models/digits/infer"
 SETTLE_S = 1.0
 """From a change of weights until every ingress has it."""
-WEIGHTS = {ONE_ARM: {"2": 100, "twin": 0}, SPLIT: {"2": 50, "twin": 50}}
+
+
+class Way(NamedTuple):
+    """How requests come to their version."""
+
+    weights: Mapping[str, int] = {}
+    pinned: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where they are posted."""
+        version = f"/versions/{self.pinned}" if self.pinned else ""
+        return f"/v2/models/digits{version}/infer"
+
+
+WAYS = {
+    PINNED: Way(pinned="2"),
+    ONE_ARM: Way({"2": 100}),
+    SPLIT: Way({"2": 50, "twin": 50}),
+    PINNED_CAPPED: Way(pinned="capped"),
+    SPLIT_CAPPED: Way({"capped": 50, "capped-twin": 50}),
+}
+_VERSIONS = "models.digits.versions"
+_SAME = ("resources", "predictor", "artifact", "warm_up")
+_CAPPED = ", ".join(
+    [
+        "platform: pytorch",
+        f"batching: {{max_rows: {CAP}}}",
+        *(f"{field}: '${{{_VERSIONS}.2.{field}}}'" for field in _SAME),
+    ]
+)
 TWINS = (
     *OVERRIDES,
-    "+models.digits.versions.twin=${models.digits.versions.2}",
-    "models.digits.release={candidates: [{version: '2', weight: 50}, {version: twin, weight: 50}],"
-    " sticky: {by: header, name: x-user-id}}",
+    "cluster.num_cpus=4",
+    *(f"~{_VERSIONS}.{version}" for version in ("1", "3")),
+    f"+{_VERSIONS}.twin=${{{_VERSIONS}.2}}",
+    *(f"+{_VERSIONS}.{version}={{{_CAPPED}}}" for version in ("capped", "capped-twin")),
+    "models.digits.release={candidates: [{version: '2', weight: 100}, {version: twin, weight: 0}, "
+    "{version: capped, weight: 0}, {version: capped-twin, weight: 0}], "
+    "sticky: {by: header, name: x-user-id}}",
 )
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """Measures the three ways in turns on one cluster."""
+    """Measures all ways in turns on one cluster."""
     requests = digits.bodies()
     comparison = Comparison("split", "connections", settings)
     rows: dict[str, dict[str, dict[str, list[float]]]] = {}
@@ -60,7 +96,7 @@ def run(settings: Settings) -> dict[str, Any]:
         home = Path(folder, "home")
         prepare_models(home)
         with cluster(TWINS, home, digits.PATH, requests[0]) as server:
-            ways = {name: partial(_way, server, name) for name in (PINNED, *WEIGHTS)}
+            ways = {name: partial(_taking, server, way) for name, way in WAYS.items()}
             comparison.in_turns(ways, visit)
     return comparison.result(
         model="digits version 2 and its twin, one row of 64 numbers, OIP JSON",
@@ -76,16 +112,13 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def _way(server: Cluster, name: str) -> Iterator[str]:
+def _taking(server: Cluster, way: Way) -> Iterator[str]:
     """The path that requests go to, with the weights in force."""
-    weights = WEIGHTS.get(name)
-    if weights is None:
-        yield digits.PATH
-        return
-    url = f"{server.url}/admin/v1/models/digits/traffic"
-    httpx.post(url, json={"weights": weights}, trust_env=False).raise_for_status()
-    time.sleep(SETTLE_S)
-    yield PATH
+    if way.weights:
+        url = f"{server.url}/admin/v1/models/digits/traffic"
+        httpx.post(url, json={"weights": way.weights}, trust_env=False).raise_for_status()
+        time.sleep(SETTLE_S)
+    yield way.path
 
 
 Batches = Mapping[str, tuple[float, float]]

@@ -217,6 +217,12 @@ def _replicas(route: VersionRoute, table: RouteTable) -> int:
 
 
 def _slots(route: VersionRoute, table: RouteTable) -> int:
-    """This ingress' share of the batches that the version's replicas work on at a time."""
+    """This ingress' share of the batches that the version's replicas work on at a time.
+
+    Versions that share a model's traffic share its slots by weight, one per replica at the least:
+    fewer arrivals with as many slots would leave as smaller batches.
+    """
     total = route.replicas * route.batching.slots_per_replica
-    return max(1, total // max(1, table.ingresses))
+    alone = max(1, total // max(1, table.ingresses))
+    weight = table.models[route.key.model].release.weights.get(route.key.version) or 100
+    return min(alone, max(_replicas(route, table), round(alone * weight / 100)))

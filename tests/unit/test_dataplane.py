@@ -209,6 +209,38 @@ async def test_slots_are_shared_between_ingresses() -> None:
     await asyncio.gather(*tasks)
 
 
+@pytest.mark.parametrize(
+    ("weights", "slots"),
+    [({"1": 100}, 4), ({"1": 90, "2": 10}, 4), ({"1": 50, "2": 50}, 2), ({"1": 5, "2": 95}, 1)],
+)
+async def test_versions_that_share_the_traffic_share_the_slots(
+    weights: dict[str, int], slots: int
+) -> None:
+    gateway = FakeGateway(delay_s=0.02)
+    policy = BatchingPolicy(adaptive=False, max_rows=1, slots_per_replica=4)
+    target = plane(gateway)
+    target.update(route_table(model_route(batching=policy), revision=2))
+    await infer(target, version="1")
+    gateway.batches.clear()
+    target.update(route_table(model_route(batching=policy, weights=weights), revision=3))
+    tasks = [asyncio.ensure_future(infer(target, version="1")) for _ in range(6)]
+    await asyncio.sleep(0.01)
+    assert len(gateway.batches) == slots
+    await asyncio.gather(*tasks)
+
+
+async def test_every_replica_has_a_slot_however_small_the_share() -> None:
+    gateway = FakeGateway(delay_s=0.02)
+    policy = BatchingPolicy(max_rows=1, slots_per_replica=2)
+    model = model_route(batching=policy, weights={"1": 5, "2": 95}, replicas={"1": 3})
+    target = plane(gateway)
+    target.update(route_table(model, revision=2))
+    tasks = [asyncio.ensure_future(infer(target, version="1")) for _ in range(6)]
+    await asyncio.sleep(0.01)
+    assert len(gateway.batches) == 3
+    await asyncio.gather(*tasks)
+
+
 async def test_a_full_queue_refuses_before_anything_is_read() -> None:
     policy = BatchingPolicy(max_rows=1, slots_per_replica=1, max_queue_rows=2)
     target = plane(FakeGateway(delay_s=0.3))

@@ -148,8 +148,10 @@ def split() -> dict[str, Any]:
         "connections",
         {
             "pinned": counts(10_000.0, 1.0, 100.0),
-            "100 / 0": counts(9500.0, 1.0, 105.0),
-            "50 / 50": counts(9000.0, 1.0, 110.0),
+            "100 / 0": counts(9000.0, 1.0, 105.0),
+            "50 / 50": counts(7000.0, 1.0, 140.0),
+            "pinned, 8 rows": counts(8000.0, 1.0, 120.0),
+            "50 / 50, 8 rows": counts(7200.0, 1.0, 130.0),
         },
         users=1000,
         batch_rows={"pinned": rows, "100 / 0": rows, "50 / 50": rows},

@@ -46,7 +46,7 @@ def test_without_arguments_everything_is_measured(
     names += ["split", "neighbours", "rollback"]
     assert asked == [(name, 6.0, 3) for name in names]
     stored = json.loads(Path("docs/reports/bench.json").read_text())
-    assert len(stored["musts"]) == 21
+    assert len(stored["musts"]) == 22
     assert Path("docs/reports/bench.svg").exists()
 
 

@@ -20,7 +20,7 @@ def test_figures_at_the_limit_keep_every_promise() -> None:
     assert [verdict.measured for verdict in verdicts] == [
         *(0.7, 0.9, 1.3, 130, 45, 0.175),
         *(1.15, 0.5, 3, 0.9, 1.05, 5, 1, 30, 5, 1, 10),
-        *(0.9, 0.9, 1.5, 15),
+        *(0.9, 0.9, 0.9, 1.5, 15),
     ]
     assert all(verdict.passed for verdict in verdicts)
     assert len(verdicts) == len(MUSTS)
@@ -95,8 +95,9 @@ def slow_rollback(measured: Any) -> None:
         (steady("capacity_p50_ms", value=0.99), "median latency at 80%"),
         (start, "first answer"),
         (second_replica, "new one serves"),
-        (figure("split", "50 / 50", "16", "requests_per_s", 8999), "16 connections, two versions"),
-        (figure("split", "50 / 50", "64", "requests_per_s", 8999), "64 connections, two versions"),
+        (figure("split", "100 / 0", "16", "requests_per_s", 8999), "16 connections, 100 / 0"),
+        (figure("split", "100 / 0", "64", "requests_per_s", 8999), "64 connections, 100 / 0"),
+        (figure("split", "50 / 50, 8 rows", "64", "requests_per_s", 7199), "50 / 50, 8 rows"),
         (replacement, "loaded or replaced"),
         (slow_rollback, "bad canary"),
     ],
@@ -121,7 +122,7 @@ def test_a_fast_server_that_fails_requests_keeps_no_promise() -> None:
     assert len(failed(measured)) == 5
     measured["steady"]["errors"] = 1
     assert len(failed(measured)) == 8
-    measured["split"]["servers"]["50 / 50"]["16"]["errors"] = 1
+    measured["split"]["servers"]["100 / 0"]["16"]["errors"] = 1
     assert len(failed(measured)) == 9
     measured["neighbours"]["errors"] = 1
     assert len(failed(measured)) == 10

@@ -33,12 +33,19 @@ def test_rows_per_batch_of_the_versions_that_computed_in_between() -> None:
     assert run_split.mean_rows(after, after) == {}
 
 
-def test_twins_are_the_same_and_share_the_traffic() -> None:
+def test_twins_are_the_same_and_stick_to_their_users() -> None:
     model = load_config(run_split.TWINS, CONFIGS).models["digits"]
-    assert model.versions["twin"] == model.versions["2"]
-    assert model.release.weights == run_split.WEIGHTS[run_split.SPLIT]
+    one, capped = model.versions["2"], model.versions["capped"]
+    assert model.versions["twin"] == one
+    assert model.versions["capped-twin"] == capped
+    assert capped.batching.max_rows == run_split.CAP
+    same = ("predictor", "artifact", "resources", "replicas")
+    assert all(getattr(capped, each) == getattr(one, each) for each in same)
     assert model.release.sticky is not None
     assert model.release.sticky.name == "x-user-id"
+    for way in run_split.WAYS.values():
+        assert {*way.weights, way.pinned} - {""} <= model.versions.keys()
+        assert sum(way.weights.values()) == (0 if way.pinned else 100)
 
 
 def test_neighbours_differ_in_the_other_model_only() -> None:
