@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -71,7 +71,9 @@ class Outcome(_Answer):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     request_id: str = Field(min_length=1, max_length=128)
-    label: int | tuple[int, ...] | None = Field(None, description="the true class of each row")
+    label: int | Annotated[tuple[int, ...], Field(min_length=1)] | None = Field(
+        None, description="the true class of each row"
+    )
     number: float | None = Field(None, allow_inf_nan=False)
     reward: float | None = Field(None, allow_inf_nan=False)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
@@ -22,7 +23,8 @@ from pydantic import (
 
 from serve_app.domain.tensor import Name
 
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+_HEADER = r"^[a-z0-9-]{1,64}$"
+HeaderName = Annotated[str, StringConstraints(pattern=_HEADER)]
 """A header in lower case, as HTTP/2 and gRPC have them."""
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """A glob: `*` and `?` stand for any characters."""
@@ -31,7 +33,9 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Candidate(_Value):
@@ -59,13 +63,17 @@ class Sticky(_Value):
     by: Literal["header", "cookie", "tenant", "api_key"] = Field(
         description="tenant reads x-tenant-id; api_key reads x-api-key or the bearer token"
     )
-    name: str | None = Field(None, max_length=64, description="of the header or the cookie")
+    name: str | None = Field(
+        None, min_length=1, max_length=64, description="of the header, in lower case, or the cookie"
+    )
     salt: str = Field("", max_length=64, description="another one shuffles all assignments anew")
 
     @model_validator(mode="after")
     def _named(self) -> Self:
         if (self.by in ("header", "cookie")) != (self.name is not None):
             raise ValueError("name is needed by header and cookie, and by nothing else.")
+        if self.by == "header" and re.fullmatch(_HEADER, self.name or "") is None:
+            raise ValueError("write the name of a header in lower case, such as x-user-id.")
         return self
 
 
@@ -95,8 +103,8 @@ class Compare(_Value):
 
     kind: Literal["tolerance", "top_k", "cosine"] = "tolerance"
     output: Name | None = Field(None, description="null compares every output")
-    rtol: float = Field(1e-3, ge=0, allow_inf_nan=False, description="tolerance: relative")
-    atol: float = Field(1e-5, ge=0, allow_inf_nan=False, description="tolerance: absolute")
+    rtol: float = Field(1e-3, ge=0, description="tolerance: relative")
+    atol: float = Field(1e-5, ge=0, description="tolerance: absolute")
     k: int = Field(1, ge=1, le=100, description="top_k: the same k largest, in any order")
     min_similarity: float = Field(0.99, gt=0, le=1, description="cosine: of each row")
 
@@ -126,6 +134,12 @@ class ErrorGuard(_Value):
     max: float | None = Field(None, gt=0, lt=1, description="absolute, such as 0.05")
     ratio: float | None = Field(None, ge=1, description="times that of the former version")
 
+    @model_validator(mode="after")
+    def _limited(self) -> Self:
+        if self.max is None and self.ratio is None:
+            raise ValueError("give max, ratio or both: without a limit nothing is guarded.")
+        return self
+
 
 class LatencyGuard(_Value):
     """One quantile of the latency."""
@@ -133,6 +147,12 @@ class LatencyGuard(_Value):
     quantile: float = Field(0.99, gt=0, lt=1)
     max_ms: float | None = Field(None, gt=0, description="absolute")
     ratio: float | None = Field(None, ge=1, description="times that of the former version")
+
+    @model_validator(mode="after")
+    def _limited(self) -> Self:
+        if self.max_ms is None and self.ratio is None:
+            raise ValueError("give max_ms, ratio or both: without a limit nothing is guarded.")
+        return self
 
 
 class DisagreementGuard(_Value):
@@ -158,6 +178,13 @@ class Guards(_Value):
         0.01, gt=0, lt=0.5, description="chance that a version as good as the former one breaks any"
     )
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        quantiles = [each.quantile for each in self.latency]
+        if len(set(quantiles)) != len(quantiles):
+            raise ValueError("each quantile may be guarded once: one guard takes both limits.")
+        return self
+
 
 class Strategy(_Value):
     """How traffic moves from the weights of now to the wanted ones."""
@@ -169,7 +196,10 @@ class Strategy(_Value):
     step: int = Field(20, gt=0, le=100, description="linear: percent of the way per step")
     bake_s: Seconds = Field(60.0, description="how long each step is watched")
     min_samples: int = Field(
-        100, ge=1, description="requests that the new version must have answered in each step"
+        100,
+        ge=1,
+        description="requests that the new version must have answered in each step; guards on "
+        "disagreement and outcomes need as many mirrored answers and outcomes of it in all",
     )
     patience: float = Field(
         5.0, ge=1, description="times bake_s without min_samples, then the rollout pauses"
@@ -226,8 +256,12 @@ class Release(_Value):
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"each version may be a {what} once.")
-        if self.bandit is not None and self.outcomes is None:
-            raise ValueError("a bandit needs outcomes.")
+        guards = self.strategy.guards
+        if self.outcomes is None and (self.bandit is not None or guards.outcome is not None):
+            what = "a bandit" if self.bandit is not None else "a guard on outcomes"
+            raise ValueError(f"{what} needs outcomes.")
+        if guards.disagreement is not None and not self.mirror:
+            raise ValueError("a guard on disagreement needs a mirror.")
         return self
 
     @property

@@ -12,6 +12,7 @@ BASE: dict[str, Any] = {
     "labels": {"stable": "1", "canary": "2"},
     "fallback": "1",
     "mirror": [{"version": "3", "percent": 20}],
+    "outcomes": {"kind": "reward"},
     "strategy": {"type": "canary", "bake_s": 60},
 }
 RULE = {"match": {"header": {"x-cohort": "beta*"}}, "version": "2"}
