@@ -59,6 +59,8 @@ class Database:
         self._engine = _engine(database)
         self._migration: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._given_up: set[asyncio.Task[Any]] = set()
+        """Those that nobody waits for any more: what they have done is not committed."""
         self._failure = ""
         self._file = sqlite_file(self._engine.sync_engine)
         # SQLite ends by itself when it has waited for the lock long enough. To cancel it is no use:
@@ -80,7 +82,8 @@ class Database:
         """Runs statements in one transaction: committed at the end, rolled back on any error.
 
         Raises:
-            StoreUnavailable: see `read`. After a time-out it may have been committed nevertheless.
+            StoreUnavailable: see `read`. If it was just being committed, it may have been made
+                nevertheless.
         """
         return await self._run(work, read_only=False)
 
@@ -122,7 +125,10 @@ class Database:
             async with self._engine.connect() as connection:
                 await connection.execution_options(**{READ_ONLY: read_only})
                 async with connection.begin():
-                    return await connection.run_sync(work)
+                    result = await connection.run_sync(work)
+                    if asyncio.current_task() in self._given_up:
+                        raise ClusterError(f"{describe(self._engine.sync_engine)}: too late")
+                    return result
 
     async def _bounded(self, operation: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Waits for an operation so long; one that does not end by then is left behind.
@@ -132,21 +138,27 @@ class Database:
         task = asyncio.create_task(operation)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._given_up.discard)
         try:
             await asyncio.wait({task}, timeout=timeout_s)
             if not task.done() and self._cancels:
                 task.cancel()
                 await asyncio.wait({task}, timeout=GRACE_S)
         except asyncio.CancelledError:
-            task.add_done_callback(_forget)
+            self._give_up(task)
             if self._cancels:
                 task.cancel()
             raise
         if not task.done() or task.cancelled():
-            task.add_done_callback(_forget)
+            self._give_up(task)
             where = describe(self._engine.sync_engine)
             raise ClusterError(f"{where}: no answer within {timeout_s:g} s")
         return task.result()
+
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        if not task.done():
+            self._given_up.add(task)
+        task.add_done_callback(_forget)
 
     def _note(self, failure: str) -> None:
         """Logs when the database goes away, for another reason, and when it is back."""

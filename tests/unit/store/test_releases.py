@@ -141,6 +141,19 @@ async def test_a_lock_that_is_never_given_back(
             assert time.monotonic() - began < 60
 
 
+async def test_what_was_given_up_is_not_made_later(store: ReleaseStore, file: Path) -> None:
+    await store.append(draft(), 0)
+    with write_lock(file):
+        with pytest.raises(StoreUnavailable):
+            await store.append(draft(), 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await store.append(draft(), 1)
+    while store._database._running:  # now both get the lock  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert [each.number for each in await store.history("digits")] == [1]
+
+
 async def test_an_error_of_the_caller_rolls_back_and_is_no_fault_of_the_database(
     database: DatabaseConfig, store: ReleaseStore
 ) -> None:
