@@ -220,9 +220,12 @@ def _slots(route: VersionRoute, table: RouteTable) -> int:
     """This ingress' share of the batches that the version's replicas work on at a time.
 
     Versions that share a model's traffic share its slots by weight, one per replica at the least:
-    fewer arrivals with as many slots would leave as smaller batches.
+    fewer arrivals with as many slots would leave as smaller batches. Those that cannot answer
+    have no part in that.
     """
     total = route.replicas * route.batching.slots_per_replica
     alone = max(1, total // max(1, table.ingresses))
-    weight = table.models[route.key.model].release.weights.get(route.key.version) or 100
-    return min(alone, max(_replicas(route, table), round(alone * weight / 100)))
+    weights = {arm.choice.arm: arm.weight for arm in table.models[route.key.model].arms}
+    everything = max(1, sum(weights.values()))
+    share = weights.get(route.key.version, everything) / everything
+    return min(alone, max(_replicas(route, table), round(alone * share)))

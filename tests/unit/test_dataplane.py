@@ -229,6 +229,18 @@ async def test_versions_that_share_the_traffic_share_the_slots(
     await asyncio.gather(*tasks)
 
 
+async def test_who_stands_in_for_a_version_that_is_away_has_its_slots() -> None:
+    gateway = FakeGateway(delay_s=0.02)
+    policy = BatchingPolicy(adaptive=False, max_rows=1, slots_per_replica=4)
+    model = model_route(batching=policy, weights={"1": 50, "2": 50}, replicas={"2": 0})
+    target = plane(gateway)
+    target.update(route_table(model, revision=2))
+    tasks = [asyncio.ensure_future(infer(target)) for _ in range(6)]
+    await asyncio.sleep(0.01)
+    assert len(gateway.batches) == 4
+    await asyncio.gather(*tasks)
+
+
 async def test_every_replica_has_a_slot_however_small_the_share() -> None:
     gateway = FakeGateway(delay_s=0.02)
     policy = BatchingPolicy(max_rows=1, slots_per_replica=2)
