@@ -99,7 +99,7 @@ class Experiments:
         totals = await self._store.aggregates(live.model, since)
         control = control_of(live.release)
         versions = dict.fromkeys([control, *_serving(live), *totals])
-        nothing = ArmTotals(0, 0, 0.0, 0.0, 0)
+        nothing = ArmTotals(0, 0, 0.0, 0.0)
         arms = [
             Arm(version, totals.get(version, nothing).exposures, _moments(totals.get(version)))
             for version in versions
@@ -153,5 +153,4 @@ def _serving(live: StoredRevision) -> Iterable[str]:
 def _moments(totals: ArmTotals | None) -> Moments:
     if totals is None or not totals.outcomes:
         return Moments()
-    spread = totals.squares - totals.total**2 / totals.outcomes
-    return Moments(totals.outcomes, totals.total, max(0.0, spread))
+    return Moments(totals.outcomes, totals.total, totals.deviations)

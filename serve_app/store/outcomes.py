@@ -11,7 +11,6 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
-    case,
     delete,
     func,
     insert,
@@ -50,10 +49,8 @@ class ArmTotals(NamedTuple):
     outcomes: int
     total: float
     """Sum of all values; of labels, how many were right."""
-    squares: float
-    """Sum of their squares."""
-    right: int
-    """How many values are exactly 1."""
+    deviations: float
+    """Sum of the squared distances from their mean."""
 
 
 def record_exposures(connection: Connection, exposures: Sequence[Exposure]) -> None:
@@ -136,16 +133,19 @@ def aggregates(connection: Connection, model: str, since: float) -> dict[str, Ar
         model: whose.
         since: seconds since the epoch; outcomes belong to the time of their request.
     """
-    value = col(OutcomeRow.value)
     none, nothing = literal(0), literal(0.0)
+    counted = (col(OutcomeRow.model) == model, col(OutcomeRow.exposed_at) >= since)
+    # Squares of values that are large and alike would cancel out: those of distances do not.
+    pivot = select(col(OutcomeRow.value)).where(*counted).limit(1).scalar_subquery()
+    distance = col(OutcomeRow.value) - pivot
     exposed: Select[*tuple[Any, ...]] = (
         select(
             col(ExposureRow.version).label("version"),
             func.count().label("exposures"),
             none.label("outcomes"),
             nothing.label("total"),
+            nothing.label("distances"),
             nothing.label("squares"),
-            none.label("right"),
         )
         .where(col(ExposureRow.model) == model, col(ExposureRow.at) >= since)
         .group_by(col(ExposureRow.version))
@@ -155,11 +155,11 @@ def aggregates(connection: Connection, model: str, since: float) -> dict[str, Ar
             col(OutcomeRow.version),
             none,
             func.count(),
-            func.sum(value),
-            func.sum(value * value),
-            func.sum(case((value == 1, 1), else_=0)),
+            func.sum(col(OutcomeRow.value)),
+            func.sum(distance),
+            func.sum(distance * distance),
         )
-        .where(col(OutcomeRow.model) == model, col(OutcomeRow.exposed_at) >= since)
+        .where(*counted)
         .group_by(col(OutcomeRow.version))
     )
     both = union_all(exposed, reported).subquery()
@@ -167,10 +167,14 @@ def aggregates(connection: Connection, model: str, since: float) -> dict[str, Ar
     rows = connection.execute(
         select(version, *map(func.sum, figures)).group_by(version).order_by(version)
     )
-    return {
-        name: ArmTotals(int(exposures), int(outcomes), float(total), float(squares), int(right))
-        for name, exposures, outcomes, total, squares, right in rows
-    }
+    return {name: _totals(*map(float, sums)) for name, *sums in rows}
+
+
+def _totals(
+    exposures: float, outcomes: float, total: float, distances: float, squares: float
+) -> ArmTotals:
+    spread = squares - distances**2 / outcomes if outcomes else 0.0
+    return ArmTotals(int(exposures), int(outcomes), total, max(0.0, spread))
 
 
 def next_model(connection: Connection, after: str) -> str | None:

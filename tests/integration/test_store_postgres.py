@@ -183,7 +183,7 @@ async def test_a_server_that_goes_away_and_comes_back(monkeypatch: pytest.Monkey
         found = await asyncio.gather(*[store.current("digits") for _ in range(8)])
         assert found == [begun.revision] * 8
         await store.record_outcomes("digits", [label("a")], 60, NOW)
-        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(1, 1, 1.0, 1.0, 1)}
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(1, 1, 1.0, 0.0)}
         assert (await store.append(draft(), 1)).revision.number == 2
         await store.close()
 

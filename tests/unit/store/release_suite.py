@@ -275,8 +275,8 @@ class ReleaseSuite:
             "duplicate"
         ]
         assert await store.aggregates("digits", NOW) == {
-            "1": ArmTotals(1, 1, 1.0, 1.0, 1),
-            "2": ArmTotals(2, 1, 0.0, 0.0, 0),
+            "1": ArmTotals(1, 1, 1.0, 0.0),
+            "2": ArmTotals(2, 1, 0.0, 0.0),
         }
 
     async def test_late_outcomes_are_refused(self, store: ReleaseStore) -> None:
@@ -295,11 +295,11 @@ class ReleaseSuite:
         assert await store.aggregates("digits", 0) == {}
         await store.record_exposures([exposure("a"), exposure("b"), exposure("two")])
         # "two" has labels for two rows and an answer of one: it counts for nothing.
-        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(3, 2, 1.0, 1.0, 1)}
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(3, 2, 1.0, 0.5)}
         assert await store.prune(NOW + PENDING_S, {}) == 0
         assert await store.prune(NOW + PENDING_S + 1, {}) == 1
         await store.record_exposures([exposure("never")])
-        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(4, 2, 1.0, 1.0, 1)}
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(4, 2, 1.0, 0.5)}
 
     async def test_an_outcome_and_its_exposure_at_once_are_never_missed(
         self, store: ReleaseStore
@@ -309,7 +309,7 @@ class ReleaseSuite:
             *[store.record_outcomes("digits", [label(each)], 60, NOW) for each in ids],
             *[store.record_exposures([exposure(each)]) for each in ids],
         )
-        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(40, 40, 40.0, 40.0, 40)}
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(40, 40, 40.0, 0.0)}
 
     async def test_numbers_and_rewards_are_summed(self, store: ReleaseStore) -> None:
         await store.record_exposures([exposure(each, prediction=()) for each in "abc"])
@@ -322,14 +322,26 @@ class ReleaseSuite:
             statuses(await store.record_outcomes("digits", reported[:2], 60, NOW))
             == ["counted"] * 2
         )
-        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(3, 2, 1.5, 7.25, 0)}
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(3, 2, 1.5, 6.125)}
         await store.record_outcomes("digits", reported[2:], 60, NOW)
-        assert (await store.aggregates("digits", NOW))["1"].squares == pytest.approx(1e30)
+        found = (await store.aggregates("digits", NOW))["1"]
+        assert found.deviations == pytest.approx(LARGEST**2 * 2 / 3)
+
+    async def test_numbers_that_are_large_and_alike_keep_their_variance(
+        self, store: ReleaseStore
+    ) -> None:
+        values = [1.7e9 + n % 3 for n in range(300)]
+        await store.record_exposures([exposure(f"r{n}", prediction=()) for n in range(300)])
+        reported = [Outcome(request_id=f"r{n}", number=each) for n, each in enumerate(values)]
+        await store.record_outcomes("digits", reported, 60, NOW)
+        found = (await store.aggregates("digits", NOW))["1"]
+        assert (found.outcomes, found.total) == (300, sum(values))
+        assert found.deviations == pytest.approx(200)
 
     async def test_several_rows_count_as_one_outcome(self, store: ReleaseStore) -> None:
         await store.record_exposures([exposure("a", prediction=(1, 2, 3, 4))])
         await store.record_outcomes("digits", [label("a", (1, 2, 0, 0))], 60, NOW)
-        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(1, 1, 0.5, 0.25, 0)}
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(1, 1, 0.5, 0.0)}
 
     @pytest.mark.parametrize(
         ("outcome", "field"),
@@ -359,8 +371,8 @@ class ReleaseSuite:
         await store.record_exposures([exposure("old", at=NOW), exposure("new", at=NOW + 10)])
         await store.record_outcomes("digits", [label("old"), label("new", 4)], 60, NOW + 20)
         # What is reported later of an earlier request belongs to the earlier report.
-        assert await store.aggregates("digits", NOW + 10) == {"1": ArmTotals(1, 1, 0.0, 0.0, 0)}
-        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(2, 2, 1.0, 1.0, 1)}
+        assert await store.aggregates("digits", NOW + 10) == {"1": ArmTotals(1, 1, 0.0, 0.0)}
+        assert await store.aggregates("digits", NOW) == {"1": ArmTotals(2, 2, 1.0, 0.5)}
         assert await store.aggregates("digits", NOW + 11) == {}
 
     async def test_thousands_at_once(self, store: ReleaseStore) -> None:
@@ -371,10 +383,11 @@ class ReleaseSuite:
         receipts = await store.record_outcomes("digits", reported, 60, NOW)
         assert Counter(statuses(receipts)) == {"counted": 6000}
         right = [sum(n % 10 == n % 4 for n in range(each, 6000, 2)) for each in (0, 1)]
-        assert await store.aggregates("digits", NOW) == {
-            str(each): ArmTotals(3000, 3000, right[each], right[each], right[each])
-            for each in (0, 1)
-        }
+        found = await store.aggregates("digits", NOW)
+        for each in (0, 1):
+            assert found[str(each)][:3] == (3000, 3000, right[each])
+            spread = right[each] * (3000 - right[each]) / 3000
+            assert found[str(each)].deviations == pytest.approx(spread)
 
     async def test_prune_keeps_what_is_asked_for(
         self, store: ReleaseStore, monkeypatch: pytest.MonkeyPatch
@@ -386,7 +399,7 @@ class ReleaseSuite:
             await store.record_exposures([Exposure(f"r{n}", key, NOW - n, (3,)) for n in ages])
             await store.record_outcomes(model, [label(f"r{n}") for n in ages], 1000, NOW)
         assert await store.prune(NOW, {"a": 50.0, "b": 1000.0}) == 8
-        assert await store.aggregates("a", 0) == {"1": ArmTotals(6, 6, 6.0, 6.0, 6)}
+        assert await store.aggregates("a", 0) == {"1": ArmTotals(6, 6, 6.0, 0.0)}
         for model in ("b", "c"):
             assert (await store.aggregates(model, 0))["1"].exposures == 10
         assert await store.prune(NOW + RETENTION_S - 5, {"a": 1e9, "b": 1e9}) == 18
