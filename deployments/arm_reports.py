@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 REPORT_S = 1.0
 DELIVERY_S = 5.0
 """How long one delivery may take."""
+SILENCE = 3
+"""After so many rounds without anything to report, an empty report says that this ingress lives:
+without traffic a rollout lacks requests, without ingresses it is blind."""
 
 Send = Callable[[IngressReport], Awaitable[None]]
 
@@ -43,6 +46,7 @@ class ArmReports:
         self._ingress = uuid4().hex
         self._sequence = 0
         self._unsent: IngressReport | None = None
+        self._silent = 0
         self._failing = False
 
     async def run(self) -> None:
@@ -53,13 +57,9 @@ class ArmReports:
 
     async def report(self) -> None:
         """Sends what there is; nothing is lost if that fails."""
-        report = self._unsent
+        report = self._unsent = self._unsent or self._next()
         if report is None:
-            report = self._unsent = self._arms.take(self._ingress, self._sequence + 1)
-            if report is None:
-                return
-            self._sequence = report.sequence
-            self._count(report)
+            return
         try:
             async with asyncio.timeout(DELIVERY_S):
                 await self._send(report)
@@ -70,3 +70,15 @@ class ArmReports:
         else:
             self._unsent = None
             self._failing = False
+
+    def _next(self) -> IngressReport | None:
+        number = self._sequence + 1
+        report = self._arms.take(self._ingress, number)
+        if report is None:
+            self._silent += 1
+            if self._silent < SILENCE:
+                return None
+            report = IngressReport(self._ingress, number, {}, {})
+        self._sequence, self._silent = number, 0
+        self._count(report)
+        return report

@@ -56,6 +56,17 @@ async def test_each_report_has_a_number_and_what_is_new() -> None:
     assert post.delivered[0].ingress != Post().reports._ingress
 
 
+async def test_an_ingress_without_traffic_says_that_it_is_there() -> None:
+    post = Post()
+    for _ in range(7):
+        await post.reports.report()
+    assert [(each.sequence, each.arms) for each in post.delivered] == [(1, {}), (2, {})]
+    post.arms.count(KEY, 0.01)
+    for _ in range(3):
+        await post.reports.report()
+    assert [each.sequence for each in post.delivered] == [1, 2, 3]
+
+
 async def test_what_could_not_be_delivered_is_sent_again_as_it_was(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
