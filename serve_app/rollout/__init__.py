@@ -15,8 +15,9 @@ A rollout, as its owner sees it::
 
 A `Change` is stored in one transaction with `to_state()`, and its `weights`, if any, become the
 next revision. If that fails, the owner tries again with `machine.weights`: the machine has moved
-already. On `promoted` the labels become `promoted_labels(terms, labels)`. Ingresses must count the
-arms of a model from the moment its rollout is pending: that is the former version's record.
+already, and until then it is asked with `stored=False` whether it goes back. On `promoted` the
+labels become `promoted_labels(terms, labels)`. Ingresses must count the arms of a model from the
+moment its rollout is pending: that is the former version's record.
 
 An experiment is `report(...)`: a JSON document, drawn by `svg` and `text`. A `BanditClock` says
 when traffic follows the outcomes, and how.

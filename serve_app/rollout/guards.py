@@ -27,6 +27,11 @@ class Guard(NamedTuple):
     """What counts of one side, ready for JSON."""
     words: Callable[[Side], str]
     """The same in a few words."""
+    seen: Callable[[Side], int]
+    """How much of one side it has to judge by."""
+    unit: str = "requests"
+    mirrored: bool = False
+    """Whether it judges mirrored answers, which come before there is traffic."""
 
     def breach(self, names: tuple[str, str], new: Side, former: Side) -> str | None:
         """The first limit that is broken, in words; None while all hold.
@@ -85,14 +90,13 @@ def restore(guards: Sequence[Guard], states: Sequence[Sequence[Mapping[str, Any]
 
 def _plans(guards: Guards, outcomes: Outcomes | None) -> Iterator[tuple[Guard, list[Maker]]]:
     if guards.error_rate is not None:
-        guard = Guard("error_rate", "error rate", (), _errors, _errors_words)
+        guard = Guard("error_rate", "error rate", (), _errors, _errors_words, _requests)
         yield guard, list(_error_limits(guards.error_rate))
     for latency in guards.latency:
         yield _latency(latency.quantile), list(_latency_limits(latency))
     if guards.disagreement is not None:
         limit = guards.disagreement.max
-        guard = Guard("disagreement", "disagreement", (), _shadows, _shadows_words)
-        yield guard, [partial(EventLimit, DISAGREEMENTS, limit, percent(limit))]
+        yield _disagreement(), [partial(EventLimit, DISAGREEMENTS, limit, percent(limit))]
     if guards.outcome is not None and outcomes is not None:
         yield _outcome(outcomes), [_outcome_limit(guards.outcome, outcomes)]
 
@@ -118,6 +122,10 @@ def _outcome_limit(guard: OutcomeGuard, outcomes: Outcomes) -> Maker:
     if outcomes.kind == "label" and not guard.margin:
         return partial(EventRatio, WRONG, 1.0, "the same share")
     return partial(OutcomeMean, guard.margin, f"worse by at most {guard.margin:g}")
+
+
+def _requests(side: Side) -> int:
+    return side.requests
 
 
 def _errors(side: Side) -> dict[str, Any]:
@@ -147,7 +155,15 @@ def _latency(quantile: float) -> Guard:
         text = "beyond all bounds" if found is None else f"{found:.3g} ms"
         return f"{text} in {side.latency.total:,.0f} requests"
 
-    return Guard(f"latency_{name}", f"{name} latency", (), counts, words)
+    return Guard(f"latency_{name}", f"{name} latency", (), counts, words, _requests)
+
+
+def _disagreement() -> Guard:
+    def seen(side: Side) -> int:
+        return side.compared
+
+    name, unit = "disagreement", "mirrored answers"
+    return Guard(name, name, (), _shadows, _shadows_words, seen, unit, mirrored=True)
 
 
 def _shadows(side: Side) -> dict[str, Any]:
@@ -171,7 +187,10 @@ def _outcome(outcomes: Outcomes) -> Guard:
             return f"{side.wrong:,} of {side.outcomes.count:,} outcomes were wrong"
         return f"{sign * side.outcomes.mean:.4g} on average of {side.outcomes.count:,} outcomes"
 
-    return Guard("outcome", "outcome", (), counts, words)
+    def seen(side: Side) -> int:
+        return side.outcomes.count
+
+    return Guard("outcome", "outcome", (), counts, words, seen, "outcomes")
 
 
 def mean_sign(outcomes: Outcomes) -> int:

@@ -106,19 +106,20 @@ class RolloutMachine:
                 side.outcomes += Moments(its.count, sign * its.total, its.deviations)
         return True
 
-    def tick(self, now: float, ready: Collection[str]) -> Change | None:
+    def tick(self, now: float, ready: Collection[str], *, stored: bool = True) -> Change | None:
         """Looks at everything once; to be called each second.
 
         Args:
             now: seconds since the epoch.
             ready: the versions that have a ready replica, from somebody who knows: a router that
                 has just started waits until it has heard of all of them.
+            stored: whether its last change has been stored. Until then it only ever goes back.
         """
         progress = self._progress
         if progress.final:
             return None
         if progress.step < 0:
-            return self._await(now, ready)
+            return self._await(now, ready, stored)
         lost = self._unready(self.weights, ready)
         progress.watch(now, bool(lost))
         breach = self._judge()
@@ -126,7 +127,9 @@ class RolloutMachine:
             breach = f"{named(lost)} has no ready replica"
         if breach is not None:
             return self._retreat(now, ready, breach)
-        return self._advance(now, ready) if progress.state == "progressing" else None
+        if not stored or progress.state != "progressing":
+            return None
+        return self._advance(now, ready)
 
     def steer(self, verb: Steering, author: Author, now: float, ready: Collection[str]) -> Change:
         """What somebody wants.
@@ -231,7 +234,7 @@ class RolloutMachine:
     def _unready(self, weights: Mapping[str, int], ready: Collection[str]) -> tuple[str, ...]:
         return tuple(name for name in self.terms.new if weights[name] and name not in ready)
 
-    def _await(self, now: float, ready: Collection[str]) -> Change | None:
+    def _await(self, now: float, ready: Collection[str], stored: bool) -> Change | None:
         """Before the first step: the new versions must be ready, and the former ones known."""
         progress = self._progress
         unready = self._unready(self.terms.target, ready)
@@ -241,12 +244,15 @@ class RolloutMachine:
         breach = self._judge()
         if breach is not None:
             return self._change(now, "rolled_back", breach, ACTOR)
-        if unready or progress.state == "paused":
+        if unready or not stored or progress.state == "paused":
             return None
-        compares = any(check.compares for guard in self._guards for check in guard.checks)
-        unknown = compares and not self.terms.compared(0)
-        if unknown and progress.watched < self.terms.strategy.bake_s:
-            return None
+        if not self.terms.compared(0):
+            # Then nobody is left to compare with, and nobody to be mirrored from.
+            compares = any(check.compares for guard in self._guards for check in guard.checks)
+            if compares and progress.watched < self.terms.strategy.bake_s:
+                return None
+            if lack := self._lack(mirrored=True):
+                return self._starve(now, lack)
         return self._enter(now, 0, f"{self.terms.names[0]} is ready")
 
     def _judge(self) -> str | None:
@@ -266,14 +272,12 @@ class RolloutMachine:
         if progress.silent > SILENT_S:
             reason = f"no ingress has reported for {progress.silent:.0f} s"
             return self._change(now, "paused", reason, ACTOR)
-        baked = now - progress.since
         if self._answered < strategy.min_samples:
-            if progress.watched <= strategy.patience * strategy.bake_s:
-                return None
             needed = f"of the {strategy.min_samples:,} requests that {step} needs"
-            return self._change(
-                now, "paused", f"{answered} {needed}, in {progress.watched:.0f} s", ACTOR
-            )
+            return self._starve(now, f"{answered} {needed}")
+        if lack := self._lack():
+            return self._starve(now, lack)
+        baked = now - progress.since
         if baked < strategy.bake_s:
             return None
         held = f"{step} has held for {baked:.0f} s: {answered} requests"
@@ -283,6 +287,29 @@ class RolloutMachine:
         if self._unready(self.terms.weights(following), ready):
             return None
         return self._enter(now, following, held)
+
+    def _lack(self, *, mirrored: bool = False) -> str | None:
+        """What a guard has seen too little of to judge by, in words; None: all have enough.
+
+        Requests are counted in each step, mirrored answers and outcomes in all.
+
+        Args:
+            mirrored: whether only mirrored answers can have come by now.
+        """
+        needed = self.terms.strategy.min_samples
+        for guard in self._guards:
+            seen = guard.seen(self._new)
+            if seen < needed and (guard.mirrored or not mirrored):
+                counted = f"{seen:,} of the {needed:,} {guard.unit}"
+                return f"{self.terms.names[0]} has {counted} that the guard on {guard.title} needs"
+        return None
+
+    def _starve(self, now: float, lack: str) -> Change | None:
+        """Waits for what is lacking, but not for ever."""
+        progress, strategy = self._progress, self.terms.strategy
+        if progress.watched <= strategy.patience * strategy.bake_s:
+            return None
+        return self._change(now, "paused", f"{lack}, in {progress.watched:.0f} s", ACTOR)
 
     def _enter(self, now: float, step: int, reason: str) -> Change:
         checks = [check for guard in self._guards for check in guard.checks]

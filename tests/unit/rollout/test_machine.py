@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from serve_app.domain.arms import ArmCounts, IngressReport, ShadowCounts
 from serve_app.domain.control import Author, RolloutState, Steering
 from serve_app.domain.inference import VersionKey
-from serve_app.domain.release import DisagreementGuard, Guards, Strategy
-from serve_app.rollout import RolloutMachine, Terms, promoted_labels
+from serve_app.domain.release import DisagreementGuard, Guards, OutcomeGuard, Outcomes, Strategy
+from serve_app.evidence import Moments
+from serve_app.rollout import Change, RolloutMachine, Terms, promoted_labels
 from tests.unit.rollout.simulation import MODEL, START, Behaviour, World, again, rollout, run
 
 ANA = Author(actor="ana", reason="looks good")
@@ -188,6 +189,49 @@ def test_a_shadow_that_disagrees_ends_a_rollout_before_it_has_traffic() -> None:
     assert change is not None
     assert (change.state, change.step, change.weights) == ("rolled_back", -1, None)
     assert "version 2: 40 of 100 mirrored answers differed (limit 5 %)" in change.reason
+
+
+def seconds(found: RolloutMachine, first: int, last: int) -> list[Change]:
+    """Each second ten requests of the new version are reported; what happens meanwhile."""
+    changes = []
+    for second in range(first, last):
+        found.observe(report(second, requests=10))
+        changes.append(found.tick(START + second, BOTH))
+    return [change for change in changes if change is not None]
+
+
+def test_without_outcomes_a_guard_on_them_pauses_the_rollout() -> None:
+    guards = Guards(error_rate=None, latency=(), outcome=OutcomeGuard(margin=0.1))
+    strategy = Strategy(type="canary", steps=(50,), bake_s=10, min_samples=5, guards=guards)
+    rewards = Outcomes(kind="reward")
+    terms = Terms(origin=ORIGIN, target=TARGET, strategy=strategy, outcomes=rewards)
+    found = RolloutMachine(MODEL, terms, START)
+    found.tick(START, BOTH)
+    found.record({"2": Moments.of([1.0, 0.5, 1.0])}, through=3)
+    (change,) = seconds(found, 1, 80)
+    assert (change.state, change.step, change.weights) == ("paused", 0, None)
+    assert change.reason == (
+        "version 2 has 3 of the 5 outcomes that the guard on outcome needs, in 51 s"
+    )
+    found.record({"2": Moments.of([1.0, 1.0])}, through=5)
+    found.steer("resume", ANA, START + 80, BOTH)
+    assert [each.step for each in seconds(found, 81, 95)] == [1]
+
+
+def test_blue_green_waits_for_mirrored_answers_where_a_guard_is_on_them() -> None:
+    guards = Guards(error_rate=None, latency=(), disagreement=DisagreementGuard(max=0.05))
+    strategy = Strategy(type="blue_green", bake_s=10, min_samples=50, guards=guards)
+    shadows = {VersionKey(MODEL, "2"): ShadowCounts(50, 0, 0, 0)}
+    found = machine(strategy)
+    assert seconds(found, 1, 40) == []
+    found.observe(IngressReport("b", 1, {}, shadows))
+    change = found.tick(START + 40, BOTH)
+    assert change is not None
+    assert (change.state, change.weights) == ("progressing", {"1": 0, "2": 100})
+    starved = machine(strategy)
+    (change,) = seconds(starved, 1, 80)
+    assert (change.state, change.step, change.weights) == ("paused", -1, None)
+    assert change.reason.startswith("version 2 has 0 of the 50 mirrored answers that the guard on")
 
 
 def test_new_traffic_from_before_the_rollout_is_no_evidence() -> None:
