@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 from zlib import crc32
 
+from deployments.course import Totals
 from serve_app.domain.arms import Exposure
 from serve_app.domain.control import Outcome, Receipt
 from serve_app.errors import InvalidInput, StoreUnavailable
 from serve_app.evidence import Arm, Moments
+from serve_app.evidence.margin import ENOUGH
 from serve_app.rollout import BanditClock, Draw, control_of, report
 from serve_app.store.outcomes import ArmTotals
 from serve_app.store.releases import ReleaseStore
@@ -21,10 +23,13 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING = 200_000
 """Exposures that wait for a database that is away; later ones are dropped."""
+CHUNK = 5_000
+"""Exposures in one transaction, which takes a tenth of a second."""
 PRUNE_S = 300.0
 TOTALS_S = 2.0
 """How old sums of outcomes may be: with millions of them, adding up takes its time."""
-_HISTORY = 200
+_PAGE = 200
+"""Revisions that are looked at together."""
 
 
 class Experiments:
@@ -34,7 +39,7 @@ class Experiments:
         self._store = store
         self._waiting: list[Exposure] = []
         self._clocks: dict[str, BanditClock] = {}
-        self._since: dict[str, tuple[int, float]] = {}
+        self._since: dict[str, tuple[StoredRevision, float]] = {}
         """Model -> the revision for which it was looked up, and since when its arms compete."""
         self._totals: dict[str, tuple[float, float, Mapping[str, Moments]]] = {}
         """Model -> since when, when it was looked up, and what was found."""
@@ -42,21 +47,20 @@ class Experiments:
 
     def expose(self, exposures: Sequence[Exposure]) -> None:
         """Keeps exposures until the next `flush`."""
-        room = MAX_WAITING - len(self._waiting)
+        room = max(0, MAX_WAITING - len(self._waiting))
         if len(exposures) > room:
             logger.warning("exposures dropped", extra={"action": "expose"})
         self._waiting.extend(exposures[:room])
 
     async def flush(self) -> None:
-        """Stores what waits; it goes on waiting if the database is away."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        try:
-            await self._store.record_exposures(waiting)
-        except StoreUnavailable:
-            self._waiting = waiting + self._waiting
-            raise
+        """Stores what waits, the oldest first; it goes on waiting if the database is away."""
+        for _ in range(0, len(self._waiting), CHUNK):
+            chunk, self._waiting = self._waiting[:CHUNK], self._waiting[CHUNK:]
+            try:
+                await self._store.record_exposures(chunk)
+            except StoreUnavailable:
+                self._waiting = (chunk + self._waiting)[:MAX_WAITING]
+                raise
 
     async def record(
         self, live: StoredRevision, outcomes: Sequence[Outcome], now: float
@@ -74,7 +78,16 @@ class Experiments:
         await self.flush()
         return await self._store.record_outcomes(live.model, outcomes, its.window_s, now)
 
-    async def totals(self, live: StoredRevision) -> Mapping[str, Moments]:
+    async def guarded(self, live: StoredRevision) -> Totals | None:
+        """What a guard on outcomes looks at; None if there is none, or the database is away."""
+        if live.release.strategy.guards.outcome is None:
+            return None
+        try:
+            return await self._sums(live)
+        except StoreUnavailable:
+            return None
+
+    async def _sums(self, live: StoredRevision) -> Totals:
         """Version -> outcomes since its arms compete; looked up every few seconds only."""
         since = await self._competing_since(live)
         known = self._totals.get(live.model)
@@ -98,12 +111,13 @@ class Experiments:
         since = await self._competing_since(live)
         totals = await self._store.aggregates(live.model, since)
         control = control_of(live.release)
-        versions = dict.fromkeys([control, *_serving(live), *totals])
         nothing = ArmTotals(0, 0, 0.0, 0.0)
-        arms = [
-            Arm(version, totals.get(version, nothing).exposures, _moments(totals.get(version)))
-            for version in versions
-        ]
+        arms = []
+        for version, weight in {control: 0, **live.release.weights}.items():
+            counts = totals.get(version, nothing)
+            # A version without traffic has no part in it for its last few answers of before.
+            if weight or version == control or counts.outcomes >= ENOUGH:
+                arms.append(Arm(version, counts.exposures, _moments(counts)))
         return {**report(live.model, its, arms, control, at=now), "since": since}
 
     async def draw(self, live: StoredRevision, now: float) -> Draw | None:
@@ -112,7 +126,7 @@ class Experiments:
         clock = self._clocks.setdefault(model, BanditClock(crc32(model.encode()), now))
         if not clock.due(now, live.release):
             return None
-        return clock.draw(now, live.release, await self.totals(live))
+        return clock.draw(now, live.release, await self._sums(live))
 
     async def prune(self, live: Mapping[str, StoredRevision], now: float) -> None:
         """Every few minutes: deletes what no report needs any more."""
@@ -129,16 +143,23 @@ class Experiments:
 
     async def _competing_since(self, live: StoredRevision) -> float:
         """When the arms of now began to compete: the first revision with the same arms and kind."""
-        known = self._since.get(live.model)
-        if known is not None and known[0] == live.number:
-            return known[1]
-        began = live.created_at
-        for each in await self._store.history(live.model, _HISTORY, live.number):
-            if not _comparable(each, live):
-                break
-            began = each.created_at
-        self._since[live.model] = (live.number, began.timestamp())
-        return began.timestamp()
+        before, since = self._since.get(live.model, (None, 0.0))
+        if before is not None and before.number == live.number:
+            return since
+        if before is None or before.number != live.number - 1 or not _comparable(before, live):
+            since = (await self._first_like(live)).created_at.timestamp()
+        self._since[live.model] = live, since
+        return since
+
+    async def _first_like(self, live: StoredRevision) -> StoredRevision:
+        """The oldest revision since when arms and kind are those of now."""
+        first = live
+        while page := await self._store.history(live.model, _PAGE, first.number):
+            for each in page:
+                if not _comparable(each, live):
+                    return first
+                first = each
+        return first
 
 
 def _comparable(one: StoredRevision, other: StoredRevision) -> bool:
@@ -146,11 +167,5 @@ def _comparable(one: StoredRevision, other: StoredRevision) -> bool:
     return kinds[0] == kinds[1] and set(one.release.weights) == set(other.release.weights)
 
 
-def _serving(live: StoredRevision) -> Iterable[str]:
-    return [each.version for each in live.release.candidates if each.weight]
-
-
-def _moments(totals: ArmTotals | None) -> Moments:
-    if totals is None or not totals.outcomes:
-        return Moments()
+def _moments(totals: ArmTotals) -> Moments:
     return Moments(totals.outcomes, totals.total, totals.deviations)

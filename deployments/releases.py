@@ -1,22 +1,24 @@
 """The live releases: taken over from the config, changed by people, moved by rollouts, kept in SQL.
 
 ModelRouter owns one of these. Every change is stored first and published then; only a rollout that
-goes back does not wait for the database. docs/releases.md explains what is desired and what live.
+goes back does not wait for the database. What one model is refused holds up no other.
+docs/releases.md explains what is desired and what live.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import time
 from typing import Any
 
+from deployments.disagreements import Disagreements
 from deployments.experiments import Experiments
-from deployments.rollouts import Moved, Rollouts, Totals
+from deployments.rollouts import Rollouts
 from serve_app.config.model import ModelConfig
-from serve_app.domain.arms import Disagreement, IngressReport
+from serve_app.domain.arms import IngressReport
 from serve_app.domain.control import (
     Author,
     Outcome,
@@ -42,10 +44,9 @@ from serve_app.store.revisions import RevisionDraft, StoredRevision
 logger = logging.getLogger(__name__)
 
 CONFIG = Author(actor="config", reason="the deployed configuration says so")
+GONE = Author(actor="config", reason="the live release names a version that is not deployed")
 _STEPS = 200
 """More than a rollout has revisions."""
-KEPT_DISAGREEMENTS = 200
-"""Per model; the oldest go first."""
 
 Ready = Callable[[str], frozenset[str]]
 """Model -> its versions that have a ready replica."""
@@ -68,7 +69,7 @@ class Releases:
         self._live: dict[str, StoredRevision] = {}
         self._rollouts = Rollouts(store, publish)
         self._experiments = Experiments(store)
-        self._disagreements: dict[str, deque[Disagreement]] = {}
+        self._disagreements = Disagreements()
         self._intake = Intake()
         self._changing = asyncio.Lock()
         self.opened = False
@@ -83,7 +84,7 @@ class Releases:
             StoreUnavailable: the database cannot be used; to be tried again.
         """
         self._live = await self._store.current_all()
-        await self._rollouts.open()
+        await self._rollouts.open(self._live, time())
         self.opened = True
 
     def configure(self, models: Mapping[str, ModelConfig]) -> None:
@@ -105,15 +106,11 @@ class Releases:
         if not self._intake.take(report.ingress, report.sequence):
             return
         self._experiments.expose(report.exposures)
-        for each in report.disagreements:
-            kept = self._disagreements.setdefault(
-                each.primary.model, deque(maxlen=KEPT_DISAGREEMENTS)
-            )
-            kept.appendleft(each)
+        self._disagreements.take(report.disagreements)
 
     async def tick(self) -> None:
         """Once a second: takes over the config, moves rollouts, draws weights. Never raises."""
-        for work in (self._reconcile, self._move, self._experiment):
+        for work in (self._reconcile, self._move, self._reread, self._experiment):
             try:
                 await work()
             except ServeAppError as error:
@@ -126,58 +123,59 @@ class Releases:
     async def _reconcile(self) -> None:
         """Takes desired releases over that differ from those the live ones came from."""
         for model, config in list(self._models.items()):
-            live, desired = self._live.get(model), self._desired[model]
-            if live is None:
+            with _alone(model):
+                await self._adopt(model, config)
+
+    async def _adopt(self, model: str, config: ModelConfig) -> None:
+        live, desired = self._live.get(model), self._desired[model]
+        if live is None:
+            async with self._changing:
+                await self._append(model, config.release, CONFIG, desired, 0)
+        elif live.config_digest != desired:
+            if config.release.serving <= self._ready(model):
                 async with self._changing:
-                    await self._append(model, config.release, CONFIG, desired, 0)
-            elif live.config_digest != desired:
-                if config.release.serving <= self._ready(model):
-                    async with self._changing:
-                        await self._put(model, config.release, CONFIG, desired, None)
-            elif any(faults(live.release, config.versions)):
-                gone = CONFIG.model_copy(
-                    update={"reason": "the live release names a version that is not deployed"}
-                )
-                kept = live.release.without_idle(config.versions)
-                release = config.release if any(faults(kept, config.versions)) else kept
-                async with self._changing:
-                    await self._append(model, release, gone, live.config_digest, live.number)
+                    await self._put(model, config.release, CONFIG, desired, None)
+        elif any(faults(live.release, config.versions)):
+            kept = live.release.without_idle(config.versions)
+            lost = any(faults(kept, config.versions))
+            if not lost and self._rollouts.going_on(model):
+                return  # which it must not end: candidates without traffic are gone soon enough
+            release = config.release if lost else kept
+            async with self._changing:
+                await self._append(model, release, GONE, live.config_digest, live.number)
 
     async def _move(self) -> None:
         for model in self._rollouts.models():
-            async with self._changing:
-                live = self._live[model]
-                totals = await self._outcomes(model, live)
-                moved = await self._rollouts.tick(model, live, self._ready(model), totals, time())
-                self._take_over(model, moved)
+            with _alone(model):
+                async with self._changing:
+                    live, ready = self._live[model], self._ready(model)
+                    totals = await self._experiments.guarded(live)
+                    moved = await self._rollouts.tick(model, live, ready, totals, time())
+                    self._take_over(model, moved)
         async with self._changing:  # after all have been looked at: it may wait for the database
             await self._rollouts.save(time())
 
-    async def _outcomes(self, model: str, live: StoredRevision) -> Totals | None:
-        """What a guard on outcomes looks at; None if there is none, or the database is away."""
-        if live.release.strategy.guards.outcome is None:
-            return None
-        try:
-            return await self._experiments.totals(live)
-        except StoreUnavailable:
-            return None
+    async def _reread(self) -> None:
+        """Asks the database where nobody knows whether it has done what it was asked for."""
+        for model in list(self._rollouts.doubtful):
+            async with self._changing:
+                self._take_over(model, await self._rollouts.reread(model, time()))
 
     async def _experiment(self) -> None:
         await self._experiments.flush()
         for model, live in list(self._live.items()):
-            if live.release.bandit is None or self._rollouts.going_on(model):
-                continue
-            draw = await self._experiments.draw(live, time())
-            if draw is not None:
-                async with self._changing:
-                    await self._append(
-                        model,
-                        live.release.with_weights(draw.weights),
-                        Author(actor="bandit", reason=draw.reason),
-                        live.config_digest,
-                        live.number,
-                    )
+            if live.release.bandit is not None and not self._rollouts.going_on(model):
+                with _alone(model):
+                    await self._draw(model, live)
         await self._experiments.prune(self._live, time())
+
+    async def _draw(self, model: str, live: StoredRevision) -> None:
+        draw = await self._experiments.draw(live, time())
+        if draw is not None:
+            release = live.release.with_weights(draw.weights)
+            author = Author(actor="bandit", reason=draw.reason)
+            async with self._changing:
+                await self._append(model, release, author, live.config_digest, live.number)
 
     # The port `Control`
 
@@ -225,6 +223,7 @@ class Releases:
         live = self._known(model)
         target = await (self._before(live) if number is None else self._store.get(model, number))
         self._check(model, target.release)
+        self._check_labels(model, target.release)
         self._check_ready(model, target.release.serving)
         reason = f"back to revision {target.number}" + (f": {author.reason}" * bool(author.reason))
         author = author.model_copy(update={"reason": reason})
@@ -268,17 +267,7 @@ class Releases:
     async def disagreements(self, model: str, limit: int) -> Sequence[Mapping[str, Any]]:
         """See `Control`."""
         self._known(model)
-        found = list(self._disagreements.get(model, ()))[:limit]
-        return [
-            {
-                "request_id": each.request_id,
-                "version": each.primary.version,
-                "shadow": each.shadow.version,
-                "at": each.at,
-                "differences": dict(each.differences),
-            }
-            for each in found
-        ]
+        return self._disagreements.newest(model, limit)
 
     # How a release is put in force
 
@@ -290,9 +279,11 @@ class Releases:
         if not self._rollouts.needed(now, release, self._models[model].versions):
             return await self._put_at_once(model, release, author, config, expected)
         self._check_labels(model, release)
-        draft = RevisionDraft(model, release.with_weights(now.weights), author, config)
+        # Without candidates of before that are idle: they may not even be deployed any more.
+        weights = {version: now.weights[version] for version in now.serving}
+        draft = RevisionDraft(model, release.with_weights(weights), author, config)
         revision = await self._rollouts.begin(draft, release, before, expected, time())
-        self._take_over(model, Moved(revision, weights=True))
+        self._take_over(model, revision)
         return revision
 
     async def _put_at_once(
@@ -308,21 +299,21 @@ class Releases:
         """At once; a rollout that is going on gives way."""
         draft = RevisionDraft(model, release, author, config)
         revision = await self._rollouts.append(draft, expected, time())
-        self._take_over(model, Moved(revision, weights=True))
+        self._take_over(model, revision)
         return revision
 
-    def _take_over(self, model: str, moved: Moved) -> None:
-        revision = moved.revision
-        if revision is not None:
-            self._live[model] = revision
-            logger.info(
-                "revision %d: %s",
-                revision.number,
-                "; ".join(revision.changes),
-                extra={"action": "release", "model": model},
-            )
-        if moved.weights or revision is not None:
-            self._publish()
+    def _take_over(self, model: str, revision: StoredRevision | None) -> None:
+        """Puts a stored revision in force, if it is another one."""
+        if revision is None or revision == self._live.get(model):
+            return
+        self._live[model] = revision
+        logger.info(
+            "revision %d: %s",
+            revision.number,
+            "; ".join(revision.changes),
+            extra={"action": "release", "model": model},
+        )
+        self._publish()
 
     def _known(self, model: str) -> StoredRevision:
         if model not in self._models:
@@ -348,6 +339,20 @@ class Releases:
                 f"version {missing[0]!r} of model {model!r} has no ready replica: traffic and "
                 "labels only go to versions that are ready"
             )
+
+
+@contextmanager
+def _alone(model: str) -> Iterator[None]:
+    """Whatever goes wrong with one model stays with it; only the database concerns all."""
+    extra = {"action": "release", "model": model}
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except ServeAppError as error:
+        logger.warning("a release waits: %s", error, extra=extra)
+    except Exception:
+        logger.exception("a release", extra=extra)
 
 
 def _public(revision: StoredRevision) -> Revision:

@@ -33,6 +33,15 @@ class Written(NamedTuple):
     """The one that the revision belongs to."""
 
 
+class Situation(NamedTuple):
+    """How things stand with one model."""
+
+    revision: StoredRevision | None
+    """The one in force."""
+    rollout: StoredRollout | None
+    """The one that has not ended."""
+
+
 class ReleaseStore:
     """Everything that ModelRouter must find again after a restart.
 
@@ -55,6 +64,15 @@ class ReleaseStore:
     async def current(self, model: str) -> StoredRevision | None:
         """The revision in force; None for a model that has none yet."""
         return await self._database.read(partial(revisions.newest, model=model))
+
+    async def situation(self, model: str) -> Situation:
+        """The revision in force and the rollout that goes on."""
+
+        def work(connection: Connection) -> Situation:
+            newest = revisions.newest(connection, model)
+            return Situation(newest, rollouts.going_on(connection, model))
+
+        return await self._database.read(work)
 
     async def current_all(self) -> dict[str, StoredRevision]:
         """The revision in force of every model that ever had one. For the start: it reads all."""

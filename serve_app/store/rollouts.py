@@ -69,8 +69,7 @@ def begin(connection: Connection, draft: RolloutDraft) -> StoredRollout:
         Conflict: the model has one that has not ended.
     """
     lock_model(connection, draft.model)
-    going_on = select(col(RolloutRow.id)).where(col(RolloutRow.model) == draft.model, UNFINISHED)
-    if connection.execute(going_on).first() is not None:
+    if going_on(connection, draft.model) is not None:
         raise Conflict(f"a rollout of model {draft.model!r} is going on already")
     now = datetime.now(UTC)
     values = {
@@ -137,6 +136,12 @@ def save(connection: Connection, rollout: StoredRollout) -> StoredRollout:
     if moved:
         _note(connection, saved, now)
     return saved
+
+
+def going_on(connection: Connection, model: str) -> StoredRollout | None:
+    """The rollout of a model that has not ended."""
+    rows = select(RolloutRow).where(col(RolloutRow.model) == model, UNFINISHED)
+    return next(iter(_all(connection, rows)), None)
 
 
 def unfinished(connection: Connection) -> list[StoredRollout]:

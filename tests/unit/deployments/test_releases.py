@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from deployments import experiments as experiments_module
 from deployments import releases as releases_module
 from deployments.releases import Releases
 from serve_app.config.cluster import DatabaseConfig
 from serve_app.config.load import load_config
 from serve_app.config.model import ModelConfig
 from serve_app.domain.arms import ArmCounts, Disagreement, Exposure, IngressReport
-from serve_app.domain.control import Author, Outcome
+from serve_app.domain.control import Author, Outcome, Rollout, Steering
 from serve_app.domain.inference import VersionKey
 from serve_app.domain.release import Release
 from serve_app.errors import (
@@ -75,6 +76,12 @@ class House:
         self.model = DIGITS.model_copy(update={"release": wanted})
         self.releases.configure({"digits": self.model})
 
+    def undeploy(self, version: str) -> None:
+        """The config does not have this version any more."""
+        versions = {name: each for name, each in self.model.versions.items() if name != version}
+        self.model = self.model.model_copy(update={"versions": versions})
+        self.releases.configure({"digits": self.model})
+
     async def seconds(self, count: int, **counts: tuple[int, int]) -> None:
         """Time goes by; each second every named arm has so many requests and faults."""
         for _ in range(count):
@@ -103,6 +110,11 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await made.releases.tick()
     yield made
     await made.store.close()
+
+
+async def away(*_: Any, **__: Any) -> Any:
+    """What every method of the store does while the database is away."""
+    raise StoreUnavailable("gone")
 
 
 def release(strategy: dict[str, Any] | None = None, **weights: int) -> Release:
@@ -148,6 +160,19 @@ async def test_a_change_is_a_revision_with_author_reason_and_words(house: House)
     assert [each.number for each in await house.releases.revisions("digits", 5, None)] == [2, 1]
 
 
+async def test_a_release_that_has_to_wait_holds_up_no_other(house: House) -> None:
+    house.releases.configure({"a": DIGITS, "digits": DIGITS})
+    await house.releases.tick()
+    house.ready = {"2", "3"}
+    house.deploy(candidates=[{"version": "3", "weight": 100}])
+    waits = DIGITS.release.model_copy(update={"labels": {"canary": "1"}})
+    models = {"a": DIGITS.model_copy(update={"release": waits}), "digits": house.model}
+    house.releases.configure(models)
+    await house.releases.tick()
+    assert house.weights == {"3": 100}
+    assert (await house.releases.live("a")).number == 1
+
+
 async def test_two_changes_at_once_one_wins(house: House) -> None:
     outcomes = await asyncio.gather(
         house.releases.change("digits", release(v1=100), ADA, 1),
@@ -183,6 +208,17 @@ async def test_rollback_goes_to_the_one_before_or_to_a_named_one(house: House) -
         await house.releases.rollback("digits", 77, ADA, None)
     with pytest.raises(RevisionConflict):
         await house.releases.rollback("digits", 1, ADA, 2)
+
+
+async def test_rollback_moves_no_label_to_a_version_that_is_not_ready(house: House) -> None:
+    labelled = release(v2=100).model_copy(update={"labels": {"old": "1"}})
+    await house.releases.change("digits", labelled, ADA, None)
+    await house.releases.change("digits", release(v2=100), ADA, None)
+    house.ready = {"2", "3"}
+    with pytest.raises(NotReady, match="labels"):
+        await house.releases.rollback("digits", 2, ADA, None)
+    house.ready = {"1", "2"}
+    assert (await house.releases.rollback("digits", 2, ADA, None)).release.labels == {"old": "1"}
 
 
 async def test_a_healthy_canary_is_promoted_and_stays(house: House) -> None:
@@ -236,6 +272,23 @@ async def test_a_rollout_survives_a_restart_in_the_middle_of_a_step(house: House
     assert house.weights == {"2": 100}
 
 
+async def test_a_rollout_that_cannot_be_read_begins_anew(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+    await house.seconds(1, v2=(50, 0))
+    row = (await house.store.active_rollouts())["digits"]
+    await house.store.save_rollout(row.model_copy(update={"memory": {"of": "another release"}}))
+    await house.restart()
+    assert "begins anew" in caplog.text
+    assert house.weights == {"2": 100}
+    await house.seconds(1, v2=(50, 0))
+    assert house.weights == {"2": 50, "3": 50}
+    await house.seconds(12, v2=(25, 0), v3=(25, 0))
+    assert await house.state() == "promoted"
+    assert house.weights == {"3": 100}
+
+
 async def test_standings_tell_the_weights_in_force_and_the_rollout(house: House) -> None:
     (standing,) = await house.releases.standings()
     assert (standing.revision.number, standing.rollout) == (1, None)
@@ -263,6 +316,29 @@ async def test_people_steer(house: House) -> None:
     assert (await house.releases.live("digits")).actor == "ada"
 
 
+async def test_what_cannot_be_stored_is_not_done_but_for_going_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
+    await house.seconds(62, v2=(50, 0))
+    paused = await house.releases.steer("digits", "pause", ADA)
+    assert set(paused.model_dump()) == set(Rollout.model_fields)
+    verbs: tuple[Steering, ...] = ("resume", "promote")
+    with monkeypatch.context() as patch:
+        for name in ("append", "save_rollout"):
+            patch.setattr(ReleaseStore, name, away)
+        for verb in verbs:
+            with pytest.raises(StoreUnavailable):
+                await house.releases.steer("digits", verb, ADA)
+            assert await house.state() == "paused"
+            assert house.weights == {"2": 50, "3": 50}
+        assert (await house.releases.steer("digits", "rollback", ADA)).state == "rolled_back"
+        assert house.weights == {"2": 100}
+    await house.releases.tick()
+    assert (await house.releases.live("digits")).release.serving == {"2"}
+    assert await house.state() == "rolled_back"
+
+
 async def test_what_shall_be_at_once_is_no_rollout(house: House) -> None:
     made = await house.releases.change("digits", release(QUICK, v3=100), ADA, None, True)
     assert (made.number, house.weights) == (2, {"3": 100})
@@ -286,21 +362,96 @@ async def test_a_rollout_goes_back_also_while_the_database_is_away(
     house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 4})
     await house.seconds(7, v2=(50, 0))
     assert house.weights == {"2": 50, "3": 50}
-    append = ReleaseStore.append
-
-    async def fail(*_: Any, **__: Any) -> Any:
-        raise StoreUnavailable("gone")
-
-    monkeypatch.setattr(ReleaseStore, "append", fail)
-    await house.seconds(4, v2=(25, 0), v3=(25, 25))
-    assert house.weights == {"2": 100}
-    with pytest.raises(StoreUnavailable):
-        await house.releases.change("digits", release(v1=100), ADA, None)
-    monkeypatch.setattr(ReleaseStore, "append", append)
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseStore, "append", away)
+        await house.seconds(4, v2=(25, 0), v3=(25, 25))
+        assert house.weights == {"2": 100}
+        with pytest.raises(StoreUnavailable):
+            await house.releases.change("digits", release(v1=100), ADA, None)
     await house.seconds(1, v2=(50, 0))
     assert await house.state() == "rolled_back"
     assert house.weights == {"2": 100}
     assert (await house.releases.live("digits")).release.serving == {"2"}
+
+
+async def test_a_step_that_cannot_be_stored_is_not_in_force_and_the_guards_go_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = {**QUICK, "steps": [20, 50], "bake_s": 4}
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=strategy)
+    await house.seconds(2, v2=(50, 0))
+    assert house.weights == {"2": 80, "3": 20}
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseStore, "append", away)
+        await house.seconds(6, v2=(25, 0), v3=(25, 0))
+        assert house.weights == {"2": 80, "3": 20}
+        await house.seconds(4, v2=(25, 0), v3=(25, 25))
+        assert house.weights == {"2": 100}
+    await house.seconds(1, v2=(50, 0))
+    assert await house.state() == "rolled_back"
+    assert (await house.releases.live("digits")).release.serving == {"2"}
+
+
+async def test_a_rollout_that_went_back_stays_ended_whatever_is_stored_next(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
+    await house.seconds(62, v2=(50, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseStore, "append", away)
+        await house.seconds(4, v2=(25, 0), v3=(25, 25))
+        assert house.weights == {"2": 100}
+    await house.releases.change("digits", release(v1=100), ADA, None)
+    await house.restart()
+    assert house.weights == {"1": 100}
+    assert await house.state() == "rolled_back"
+    await house.releases.change("digits", release(QUICK, v2=100), ADA, None)
+    assert await house.state() == "pending"
+
+
+async def test_what_was_stored_although_nobody_heard_of_it_is_found_out(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = ReleaseStore.append
+
+    async def late(self: ReleaseStore, *arguments: Any, **more: Any) -> None:
+        await append(self, *arguments, **more)
+        raise StoreUnavailable("no answer in time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseStore, "append", late)
+        house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+        await house.seconds(3, v2=(50, 0))
+        assert house.weights == {"2": 50, "3": 50}
+        await house.seconds(8, v2=(25, 0), v3=(25, 0))
+        assert house.weights == {"3": 100}
+        assert await house.state() == "promoted"
+        with pytest.raises(StoreUnavailable):
+            await house.releases.change("digits", release(v1=100), ADA, None)
+        await house.releases.tick()
+        assert house.weights == {"1": 100}
+    before = (await house.releases.live("digits")).number
+    assert (await house.releases.change("digits", release(v2=100), ADA, before)).number > before
+
+
+async def test_a_pause_that_was_stored_although_nobody_heard_of_it_is_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
+    await house.seconds(2, v2=(50, 0))
+    save = ReleaseStore.save_rollout
+
+    async def late(self: ReleaseStore, *arguments: Any) -> None:
+        await save(self, *arguments)
+        raise StoreUnavailable("no answer in time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseStore, "save_rollout", late)
+        with pytest.raises(StoreUnavailable):
+            await house.releases.steer("digits", "pause", ADA)
+    await house.releases.tick()
+    assert await house.state() == "paused"
+    assert (await house.releases.steer("digits", "resume", ADA)).state == "progressing"
 
 
 async def test_traffic_is_back_before_the_database_has_answered(
@@ -333,11 +484,7 @@ async def test_a_rollout_that_cannot_be_saved_holds_up_no_other(
     house.releases.configure({**first, "digits": house.model})
     await house.seconds(62, v2=(50, 0))
     assert house.weights == {"2": 50, "3": 50}
-
-    async def fail(*_: Any, **__: Any) -> Any:
-        raise StoreUnavailable("gone")
-
-    monkeypatch.setattr(ReleaseStore, "save_rollout", fail)
+    monkeypatch.setattr(ReleaseStore, "save_rollout", away)
     for sequence in range(1, 5):
         arms = {VersionKey("a", "3"): ArmCounts(25, 0, (*[0] * FAST, 25))}
         house.releases.take(IngressReport("of a", sequence, arms, {}))
@@ -364,6 +511,32 @@ async def test_a_version_without_traffic_goes_and_live_weights_stay(house: House
     assert "1" not in house.releases.release("digits").weights
 
 
+async def test_a_version_without_traffic_that_goes_ends_no_rollout(house: House) -> None:
+    await house.releases.change("digits", release(QUICK, v3=100, v1=0), ADA, None)
+    await house.seconds(1, v2=(50, 0))
+    house.undeploy("1")
+    await house.seconds(1, v2=(25, 0), v3=(25, 0))
+    assert await house.state() == "progressing"
+    await house.seconds(12, v2=(25, 0), v3=(25, 0))
+    assert await house.state() == "promoted"
+    assert house.releases.release("digits").weights == {"3": 100, "2": 0}
+
+
+async def test_a_canary_begins_although_the_version_of_before_the_last_one_goes(
+    house: House,
+) -> None:
+    house.deploy(candidates=[{"version": "3", "weight": 100}], strategy=QUICK)
+    await house.seconds(15, v2=(25, 0), v3=(25, 0))
+    assert await house.state() == "promoted"
+    house.deploy(candidates=[{"version": "1", "weight": 100}], strategy=QUICK)
+    house.undeploy("2")
+    await house.seconds(3, v3=(25, 0), v1=(25, 0))
+    assert await house.state() == "progressing"
+    await house.seconds(12, v3=(25, 0), v1=(25, 0))
+    assert await house.state() == "promoted"
+    assert house.weights == {"1": 100}
+
+
 async def test_outcomes_make_a_report(house: House) -> None:
     labelled = {"kind": "label", "output": "logits"}
     house.deploy(
@@ -388,6 +561,62 @@ async def test_outcomes_make_a_report(house: House) -> None:
     assert [arm["outcomes"] for arm in report["arms"]] == [200, 200]
     with pytest.raises(InvalidInput, match="label"):
         await house.releases.record("digits", [Outcome(request_id="x", number=1.0)])
+
+
+async def test_the_last_answers_of_a_version_without_traffic_are_no_arm(house: House) -> None:
+    house.deploy(
+        candidates=[
+            {"version": "1", "weight": 0},
+            {"version": "2", "weight": 50},
+            {"version": "3", "weight": 50},
+        ],
+        outcomes={"kind": "label", "output": "logits"},
+    )
+    await house.seconds(2)
+    arms = ["1"] * 5 + ["2", "3"] * 200
+    exposures = tuple(
+        Exposure(f"r{n}", VersionKey("digits", arm), house.now, (int(arm == "3"),))
+        for n, arm in enumerate(arms)
+    )
+    house.releases.take(IngressReport("other", 1, {}, {}, exposures))
+    reported = [Outcome(request_id=f"r{n}", label=1) for n in range(len(arms))]
+    await house.releases.record("digits", reported)
+    report = await house.releases.report("digits")
+    assert [arm["version"] for arm in report["arms"]] == ["2", "3"]
+    assert report["winner"] == "3"
+
+
+async def test_a_comparison_is_as_old_as_its_arms_however_often_weights_have_changed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments_module, "_PAGE", 2)
+    sinces = []
+    for share in (50, 60, 70, 80, 90):
+        weights = release(v2=100 - share, v3=share).model_dump()
+        wanted = Release.model_validate({**weights, "outcomes": {"kind": "reward"}})
+        made = await house.releases.change("digits", wanted, ADA, None)
+        sinces.append((await house.releases.report("digits"))["since"])
+        if share == 50:
+            first = made.created_at.timestamp()
+    await house.restart()
+    sinces.append((await house.releases.report("digits"))["since"])
+    assert sinces == [first] * 6
+
+
+async def test_exposures_wait_for_the_database_but_not_without_end(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments_module, "MAX_WAITING", 10)
+    monkeypatch.setattr(experiments_module, "CHUNK", 4)
+    key = VersionKey("digits", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseStore, "record_exposures", away)
+        for sequence in range(1, 4):
+            new = tuple(Exposure(f"{sequence}.{n}", key, house.now) for n in range(8))
+            house.releases.take(IngressReport("other", sequence, {}, {}, new))
+            await house.releases.tick()
+    await house.releases.tick()
+    assert (await house.store.aggregates("digits", 0))["2"].exposures == 10
 
 
 async def test_outcomes_nobody_asked_for(house: House) -> None:

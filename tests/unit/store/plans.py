@@ -70,6 +70,7 @@ async def everyday(store: ReleaseStore) -> None:
     await store.append(draft(), (await store.history("digits", 1))[0].number)
     await store.save_rollout(begun.model_copy(update={"state": "paused", "step": 1}))
     await store.current("digits")
+    await store.situation("digits")
     await store.history("digits", 3, before=5)
     await store.get("digits", 2)
     await store.active_rollouts()
