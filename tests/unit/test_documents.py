@@ -70,6 +70,11 @@ def test_every_file_that_is_mentioned_exists(document: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_no_gap_is_left_to_be_filled(document: Path) -> None:
+    assert not re.search(r"@@|TODO|FIXME|\bTBD\b", document.read_text())
+
+
 @pytest.mark.parametrize("document", LINKED, ids=name)
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     for path, heading in links(document):
