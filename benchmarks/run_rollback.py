@@ -102,8 +102,7 @@ async def _canary(url: str, step: int) -> Answers:
     admin = f"{url}/admin/v1/models/turning-{step}"
     async with patient_client() as client:
         load = SingleRequests(client, url + _path(step), answers.note)
-        began = await client.post(f"{admin}/traffic", json={"weights": {"1": 0, CANARY: 100}})
-        began.raise_for_status()
+        await _begin(client, f"{admin}/release")
         await load.run(GOOD, RATE, PATIENCE_S, lambda: answers.seen)
         await load.run(GOOD, RATE, GOOD_S)
         ended = asyncio.create_task(_ended(client, f"{admin}/rollouts?limit=1"))
@@ -113,6 +112,15 @@ async def _canary(url: str, step: int) -> Answers:
         if await ended != "rolled_back":
             raise BenchmarkError(f"the rollout of turning-{step} ended as {ended.result()}")
     return answers
+
+
+async def _begin(client: httpx.AsyncClient, url: str) -> None:
+    """Asks for all traffic to the canary, by the strategy of the release."""
+    release = (await client.get(url)).raise_for_status().json()["release"]
+    weights = {"1": 0, CANARY: 100}
+    candidates = [{"version": version, "weight": each} for version, each in weights.items()]
+    wanted = {"release": release | {"candidates": candidates}}
+    (await client.put(url, json=wanted)).raise_for_status()
 
 
 async def _ended(client: httpx.AsyncClient, url: str) -> str:

@@ -173,7 +173,7 @@ def _command(config: Config) -> list[str]:
         *("--port", str(cluster.gcs_port)),
         *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(cluster.dashboard_port)),
         *("--object-store-memory", str(cluster.object_store_mib * 1024 * 1024)),
-        *("--include-log-monitor", "false", "--disable-usage-stats"),
+        *("--include-log-monitor", "false", "--no-monitor", "--disable-usage-stats"),
     ]
     if cluster.num_cpus is not None:
         command += ["--num-cpus", str(cluster.num_cpus)]

@@ -50,6 +50,7 @@ class VersionQueue:
         policy: BatchingPolicy,
         *,
         slots: int,
+        most_slots: int = 0,
         replicas: int = 1,
         idempotent: bool = True,
         asleep: bool = False,
@@ -58,7 +59,8 @@ class VersionQueue:
         self._key = key
         self._gateway = gateway
         self._slots = slots
-        self._pace = Pace(policy.max_rows, slots, replicas)
+        self._most_slots = max(slots, most_slots)
+        self._pace = Pace(policy.max_rows, slots, replicas, most_slots)
         self._rows_out = 0
         self._idempotent = idempotent
         self._observe = observe
@@ -91,13 +93,24 @@ class VersionQueue:
         policy: BatchingPolicy,
         slots: int,
         *,
+        most_slots: int = 0,
         replicas: int = 1,
         idempotent: bool = True,
         asleep: bool = False,
     ) -> None:
-        """Takes over what a new route table says."""
+        """Takes over what a new route table says.
+
+        Args:
+            policy: bounds of queue and batches.
+            slots: batches that may be in flight.
+            most_slots: full batches that may be, if those are more.
+            replicas: how many replicas this queue is to keep busy.
+            idempotent: whether a batch may be computed again.
+            asleep: whether no replica runs.
+        """
         self._room.policy, self._slots, self._idempotent = policy, slots, idempotent
-        self._pace.follow(policy.max_rows, slots, replicas)
+        self._most_slots = max(slots, most_slots)
+        self._pace.follow(policy.max_rows, slots, replicas, most_slots)
         self.waker.follow(asleep)
         self._schedule()
 
@@ -225,8 +238,9 @@ class VersionQueue:
 
     def _useful_slots(self) -> int:
         """Slots that are worth using now; a retry may have any."""
-        if self._retries or not self._room.policy.adaptive or self._room.alone:
-            return self._slots
+        policy = self._room.policy
+        if self._retries or not policy.adaptive or self._room.alone:
+            return self._slots if self._room.rows < policy.max_rows else self._most_slots
         pace = self._pace
         return pace.slots if self._room.rows < pace.rows else pace.slots_when_full
 
@@ -237,7 +251,7 @@ class VersionQueue:
             self._hold_timer = None
         if self.waker.asleep:
             self._schedule()
-        while len(self._flights) < self._slots and not self.waker.asleep:
+        while len(self._flights) < self._useful_slots() and not self.waker.asleep:
             members = self._next_members()
             if not members:
                 return

@@ -72,6 +72,7 @@ class DataPlane:
             queue.follow(
                 route.batching,
                 _slots(route, table),
+                most_slots=_own_slots(route, table),
                 replicas=_replicas(route, table),
                 idempotent=route.idempotent,
                 asleep=route.asleep,
@@ -198,6 +199,7 @@ class DataPlane:
             self._gateway,
             route.batching,
             slots=_slots(route, self.table),
+            most_slots=_own_slots(route, self.table),
             replicas=_replicas(route, self.table),
             idempotent=route.idempotent,
             asleep=route.asleep,
@@ -216,16 +218,20 @@ def _replicas(route: VersionRoute, table: RouteTable) -> int:
     return max(1, -(-route.replicas // max(1, table.ingresses)))
 
 
+def _own_slots(route: VersionRoute, table: RouteTable) -> int:
+    """This ingress' share of the batches that the version's replicas work on at a time."""
+    return max(1, route.replicas * route.batching.slots_per_replica // max(1, table.ingresses))
+
+
 def _slots(route: VersionRoute, table: RouteTable) -> int:
-    """This ingress' share of the batches that the version's replicas work on at a time.
+    """How many of them leave before they are full.
 
     Versions that share a model's traffic share its slots by weight, one per replica at the least:
     fewer arrivals with as many slots would leave as smaller batches. Those that cannot answer
     have no part in that.
     """
-    total = route.replicas * route.batching.slots_per_replica
-    alone = max(1, total // max(1, table.ingresses))
+    own = _own_slots(route, table)
     weights = {arm.choice.arm: arm.weight for arm in table.models[route.key.model].arms}
     everything = max(1, sum(weights.values()))
     share = weights.get(route.key.version, everything) / everything
-    return min(alone, max(_replicas(route, table), round(alone * share)))
+    return min(own, max(_replicas(route, table), round(own * share)))

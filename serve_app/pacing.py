@@ -71,6 +71,7 @@ class Pace:
         max_rows: never more rows in a batch.
         max_slots: never more batches in flight.
         replicas: how many replicas this queue is to keep busy.
+        most_slots: never more full batches in flight, if that is another number.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Pace:
         "_max_rows",
         "_max_slots",
         "_mean_s",
+        "_most_slots",
         "_reach",
         "_replicas",
         "_return_share",
@@ -99,7 +101,9 @@ class Pace:
         "slots_when_full",
     )
 
-    def __init__(self, max_rows: int, max_slots: int, replicas: int = 1) -> None:
+    def __init__(
+        self, max_rows: int, max_slots: int, replicas: int = 1, most_slots: int = 0
+    ) -> None:
         self.fixed_s = 0.0
         """Seconds that a computation takes however few its rows."""
         self.slope_s = 0.0
@@ -115,12 +119,13 @@ class Pace:
         self._held_since = -1.0
         self._held_until = 0.0
         self._held_from = self._held_with = 0
-        self.follow(max_rows, max_slots, replicas)
+        self.follow(max_rows, max_slots, replicas, most_slots)
 
-    def follow(self, max_rows: int, max_slots: int, replicas: int) -> None:
+    def follow(self, max_rows: int, max_slots: int, replicas: int, most_slots: int = 0) -> None:
         """Takes over other caps; what has been learnt stays."""
         self._max_rows = max(1, max_rows)
         self._max_slots = max(1, max_slots)
+        self._most_slots = max(self._max_slots, most_slots)
         self._replicas = max(1, replicas)
         self._refresh()
 
@@ -309,7 +314,8 @@ class Pace:
         cap = self._max_slots
         self.slots = slots if slots < cap else cap
         # A full batch gains nothing by staying: it is at the replica when that becomes free.
-        self.slots_when_full = slots + replicas if slots + replicas < cap else cap
+        most = self._most_slots
+        self.slots_when_full = slots + replicas if slots + replicas < most else most
         rows = self._reach if self._reach < self._max_rows else self._max_rows
         if self.slope_s and KNEE * (self.fixed_s + overhead) < rows * self.slope_s:
             rows = KNEE * (self.fixed_s + overhead) / self.slope_s

@@ -16,9 +16,9 @@ from serve_app.examples import digits
 
 SEED = 7
 HELD_OUT = 0.25
-EPOCHS = 40
+EPOCHS = 20
 BATCH_ROWS = 64
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
 
 
 class Split(NamedTuple):

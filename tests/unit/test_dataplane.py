@@ -217,38 +217,57 @@ async def test_versions_that_share_the_traffic_share_the_slots(
     weights: dict[str, int], slots: int
 ) -> None:
     gateway = FakeGateway(delay_s=0.02)
-    policy = BatchingPolicy(adaptive=False, max_rows=1, slots_per_replica=4)
+    policy = BatchingPolicy(adaptive=False, max_rows=8, slots_per_replica=4)
     target = plane(gateway)
     target.update(route_table(model_route(batching=policy), revision=2))
     await infer(target, version="1")
     gateway.batches.clear()
     target.update(route_table(model_route(batching=policy, weights=weights), revision=3))
-    tasks = [asyncio.ensure_future(infer(target, version="1")) for _ in range(6)]
-    await asyncio.sleep(0.01)
+    tasks = [await _arrived(target) for _ in range(6)]
     assert len(gateway.batches) == slots
     await asyncio.gather(*tasks)
 
 
 async def test_who_stands_in_for_a_version_that_is_away_has_its_slots() -> None:
     gateway = FakeGateway(delay_s=0.02)
-    policy = BatchingPolicy(adaptive=False, max_rows=1, slots_per_replica=4)
+    policy = BatchingPolicy(adaptive=False, max_rows=8, slots_per_replica=4)
     model = model_route(batching=policy, weights={"1": 50, "2": 50}, replicas={"2": 0})
     target = plane(gateway)
     target.update(route_table(model, revision=2))
-    tasks = [asyncio.ensure_future(infer(target)) for _ in range(6)]
-    await asyncio.sleep(0.01)
+    tasks = [await _arrived(target) for _ in range(6)]
     assert len(gateway.batches) == 4
+    await asyncio.gather(*tasks)
+
+
+async def _arrived(target: DataPlane, rows: int = 1) -> asyncio.Future[InferenceResult]:
+    """A request to version 1, in a turn of the loop of its own."""
+    inputs = {"x": np.repeat(ROW, rows, axis=0)}
+    task = asyncio.ensure_future(infer(target, inputs, version="1"))
+    await asyncio.sleep(0.001)
+    return task
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+async def test_full_batches_leave_by_all_slots_of_their_version(adaptive: bool) -> None:
+    gateway = FakeGateway(delay_s=0.02)
+    policy = BatchingPolicy(adaptive=adaptive, max_rows=8, slots_per_replica=2)
+    model = model_route(batching=policy, weights={"1": 50, "2": 50})
+    target = plane(gateway)
+    target.update(route_table(model, revision=2))
+    tasks = [await _arrived(target), await _arrived(target)]
+    assert len(gateway.batches) == 1
+    tasks.append(await _arrived(target, rows=7))
+    assert [sum(batch.rows) for _, batch in gateway.batches] == [1, 8]
     await asyncio.gather(*tasks)
 
 
 async def test_every_replica_has_a_slot_however_small_the_share() -> None:
     gateway = FakeGateway(delay_s=0.02)
-    policy = BatchingPolicy(max_rows=1, slots_per_replica=2)
+    policy = BatchingPolicy(max_rows=8, slots_per_replica=2)
     model = model_route(batching=policy, weights={"1": 5, "2": 95}, replicas={"1": 3})
     target = plane(gateway)
     target.update(route_table(model, revision=2))
-    tasks = [asyncio.ensure_future(infer(target, version="1")) for _ in range(6)]
-    await asyncio.sleep(0.01)
+    tasks = [await _arrived(target) for _ in range(6)]
     assert len(gateway.batches) == 3
     await asyncio.gather(*tasks)
 
