@@ -7,7 +7,7 @@ Pure: no clock, no I/O, no hidden randomness. What must outlive its owner has `s
 from serve_app.evidence.bandit import best_probabilities, percents
 from serve_app.evidence.histogram import LatencyHistogram
 from serve_app.evidence.intervals import Interval
-from serve_app.evidence.latency import LatencyLimitTest, LatencyRatioTest
+from serve_app.evidence.latency import LatencyRatioTest
 from serve_app.evidence.margin import MeanTest
 from serve_app.evidence.moments import Moments
 from serve_app.evidence.sequential import Counts, LimitTest, RatioTest
@@ -19,7 +19,6 @@ __all__ = [
     "Counts",
     "Interval",
     "LatencyHistogram",
-    "LatencyLimitTest",
     "LatencyRatioTest",
     "LimitTest",
     "MeanTest",

@@ -1,15 +1,14 @@
-"""Confidence intervals: those for a single look, and those that hold at every look.
+"""Confidence intervals that hold at every look.
 
-`wilson`, `newcombe` and `normal` are right for one look at a time that was fixed beforehand. The
-`anytime_*` ones contain the truth at all times together with the stated confidence, so they may be
-watched, and acted on as soon as they say enough. That makes them wider: about 1.5 to 2.3 times.
+They contain the truth at all times together with the stated confidence, so they may be watched, and
+acted on as soon as they say enough. That makes them wider than those for one look at a time that
+was fixed beforehand: about 1.5 to 2.3 times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, lgamma, log, log1p, sqrt
-from statistics import NormalDist
 from typing import NamedTuple
 
 from serve_app.evidence.moments import Moments
@@ -25,64 +24,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def _z(confidence: float) -> float:
+def _check(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence must lie between 0 and 1, not at {confidence}")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """Interval of a proportion (Wilson 1927).
-
-    Raises:
-        ValueError: not 0 <= successes <= trials, or a confidence that is none.
-    """
-    outcomes, z = Moments.of_counts(successes, trials), _z(confidence)
-    if not trials:
-        return Interval(0.0, 1.0)
-    scale = 1 + z * z / trials
-    centre = (outcomes.mean + z * z / (2 * trials)) / scale
-    half = z / scale * sqrt((outcomes.variance + z * z / (4 * trials)) / trials)
-    # At 0 and at 1 one end is exact; rounding must not move it.
-    low = 0.0 if successes == 0 else centre - half
-    return Interval(low, 1.0 if successes == trials else centre + half)
-
-
-def newcombe(
-    candidate: tuple[int, int], control: tuple[int, int], confidence: float = 0.95
-) -> Interval:
-    """Interval of candidate - control, two proportions (Newcombe 1998, method 10).
-
-    Args:
-        candidate: successes and trials.
-        control: successes and trials.
-        confidence: of the interval.
-
-    Raises:
-        ValueError: as `wilson`.
-    """
-    one, other = (Moments.of_counts(*arm).mean for arm in (candidate, control))
-    mine, theirs = wilson(*candidate, confidence), wilson(*control, confidence)
-    if not candidate[1] or not control[1]:
-        return Interval(-1.0, 1.0)
-    difference = one - other
-    return Interval(
-        difference - sqrt((one - mine.low) ** 2 + (theirs.high - other) ** 2),
-        difference + sqrt((mine.high - one) ** 2 + (other - theirs.low) ** 2),
-    )
-
-
-def normal(outcomes: Moments, confidence: float = 0.95) -> Interval:
-    """Interval of a mean by the central limit theorem; everything below two outcomes.
-
-    Raises:
-        ValueError: a confidence that is none.
-    """
-    z = _z(confidence)
-    if outcomes.count < 2:
-        return Interval(-inf, inf)
-    half = z * sqrt(outcomes.deviations / (outcomes.count - 1) / outcomes.count)
-    return Interval(outcomes.mean - half, outcomes.mean + half)
 
 
 def anytime_width(count: float, alpha: float) -> float:
@@ -110,7 +54,7 @@ def anytime_mean(
     Raises:
         ValueError: a confidence that is none.
     """
-    _z(confidence)
+    _check(confidence)
     if outcomes.count < 2:
         return Interval(-inf, inf)
     assumed = outcomes.variance if variance is None else max(variance, outcomes.variance)
@@ -129,7 +73,7 @@ def anytime_difference(first: Moments, second: Moments, confidence: float = 0.95
     Raises:
         ValueError: a confidence that is none.
     """
-    _z(confidence)
+    _check(confidence)
     if min(first.count, second.count) < 2:
         return Interval(-inf, inf)
     both = first + second
@@ -161,7 +105,7 @@ def anytime_proportion(successes: int, trials: int, confidence: float = 0.95) ->
         ValueError: not 0 <= successes <= trials, or a confidence that is none.
     """
     centre = Moments.of_counts(successes, trials).mean
-    _z(confidence)
+    _check(confidence)
     failures = trials - successes
     log_mixture = lgamma(successes + 1) + lgamma(failures + 1) - lgamma(trials + 2)
     least = log_mixture + log(1 - confidence)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from serve_app.evidence.histogram import BOUNDS, LatencyHistogram, bound_above, steps_above
-from serve_app.evidence.sequential import Counts, LimitTest, RatioTest
+from serve_app.evidence.histogram import BOUNDS, LatencyHistogram, steps_above
+from serve_app.evidence.sequential import Counts, RatioTest
 
 _KEPT = 0.99
 _FULL = 100
@@ -15,60 +15,6 @@ after each increment: the threshold follows the time of day, and who has little 
 nothing."""
 _ENOUGH = 2
 """Requests beyond the quantile that a threshold needs, at least."""
-
-
-class LatencyLimitTest:
-    """Is a quantile above a limit, such as p99 <= 200 ms? H0: P(X > limit) <= 1 - q.
-
-    The limit is rounded up to the next bound, by at most 2.06 %.
-    """
-
-    def __init__(self, quantile: float, limit_s: float, alpha: float = 0.05) -> None:
-        """Starts without data.
-
-        Args:
-            quantile: such as 0.99.
-            limit_s: what it may not exceed, in seconds.
-            alpha: highest probability of a false alarm, ever.
-
-        Raises:
-            ValueError: one of them is out of range.
-        """
-        self._index = bound_above(limit_s)
-        if not 0 < quantile < 1 or not limit_s > 0 or self._index == len(BOUNDS):
-            raise ValueError(f"no test of quantile {quantile} against {limit_s} s")
-        self.quantile, self.limit_s = quantile, limit_s
-        self.slow = LimitTest(1 - quantile, alpha)
-        """The test on slow requests, with their counts."""
-
-    @property
-    def p_value(self) -> float:
-        """Valid at all times."""
-        return self.slow.p_value
-
-    @property
-    def rejected(self) -> bool:
-        """Whether the limit is shown to be broken; stays so."""
-        return self.slow.rejected
-
-    def update(self, candidate: LatencyHistogram) -> bool:
-        """Takes the latencies since the last call; returns `rejected`."""
-        return self.slow.update(candidate.above(self._index), round(candidate.total))
-
-    def state(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        return {"quantile": self.quantile, "limit_s": self.limit_s, "slow": self.slow.state()}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The reverse of `state`.
-
-        Raises:
-            ValueError: it is not a state of this test.
-        """
-        found = cls(state["quantile"], state["limit_s"], state["slow"]["alpha"])
-        found.slow = LimitTest.from_state(state["slow"])
-        return found
 
 
 class LatencyRatioTest:

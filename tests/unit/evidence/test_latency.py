@@ -8,43 +8,13 @@ import pytest
 
 from benchmarks.simulation import latencies, latency_alarms, share_of_alarms, slack, traffic
 from serve_app.evidence.histogram import BOUNDS, LatencyHistogram, bound_above, steps_above
-from serve_app.evidence.latency import LatencyLimitTest, LatencyRatioTest
+from serve_app.evidence.latency import LatencyRatioTest
 
 
 def histogram(*seconds: float) -> LatencyHistogram:
     found = LatencyHistogram()
     found.add_all(seconds)
     return found
-
-
-def test_a_limit_counts_what_is_above_it() -> None:
-    test = LatencyLimitTest(0.99, 0.2)
-    test.update(histogram(0.1, 0.2, 0.3, 5000.0))
-    assert test.slow.seen == (2, 4)
-    assert test.slow.limit == pytest.approx(0.01)
-
-
-def test_a_limit_is_rounded_up() -> None:
-    test = LatencyLimitTest(0.99, 0.2)
-    test.update(histogram(BOUNDS[bound_above(0.2)]))
-    assert test.slow.seen == (0, 1)
-
-
-def test_a_p99_above_its_limit_is_found() -> None:
-    test, generator = LatencyLimitTest(0.99, 0.2), np.random.default_rng(1)
-    draw = latencies(0.1)  # p99 at 0.32 s, 8 % above 0.2 s
-    for _ in range(100):
-        test.update(histogram(*draw(generator, 5)))
-    assert test.rejected
-    assert test.slow.seen.trials == 500
-
-
-def test_a_p99_below_its_limit_is_left_alone() -> None:
-    test, generator = LatencyLimitTest(0.99, 0.33), np.random.default_rng(1)
-    draw = latencies(0.1)
-    for _ in range(1000):
-        test.update(histogram(*draw(generator, 5)))
-    assert not test.rejected
 
 
 def test_the_threshold_comes_from_the_past_of_the_stable_arm() -> None:
@@ -110,26 +80,18 @@ def test_a_doubled_p99_is_caught() -> None:
 
 
 def test_a_restart_changes_nothing() -> None:
-    limit, ratio = LatencyLimitTest(0.9, 0.15, 0.01), LatencyRatioTest(0.9, 1.2, 0.01)
+    test = LatencyRatioTest(0.9, 1.2, 0.01)
     for _ in range(30):
-        limit.update(histogram(0.1, 0.2))
-        ratio.update(histogram(0.2), histogram(0.1, 0.1))
-    new_limit = LatencyLimitTest.from_state(json.loads(json.dumps(limit.state())))
-    new_ratio = LatencyRatioTest.from_state(json.loads(json.dumps(ratio.state())))
-    assert (new_limit.state(), new_ratio.state()) == (limit.state(), ratio.state())
-    for one in (limit, new_limit):
-        one.update(histogram(0.2))
-    for other in (ratio, new_ratio):
-        other.update(histogram(0.3), histogram(0.1))
-    assert (new_limit.p_value, new_ratio.p_value) == (limit.p_value, ratio.p_value)
-    assert new_limit.rejected
-    assert new_ratio.rejected
+        test.update(histogram(0.2), histogram(0.1, 0.1))
+    new = LatencyRatioTest.from_state(json.loads(json.dumps(test.state())))
+    assert new.state() == test.state()
+    for each in (test, new):
+        each.update(histogram(0.3), histogram(0.1))
+    assert new.p_value == test.p_value
+    assert new.rejected
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for quantile, limit_s in ((1.0, 0.1), (0.0, 0.1), (0.5, 0.0), (0.5, 5000.0)):
-        with pytest.raises(ValueError, match="no test"):
-            LatencyLimitTest(quantile, limit_s)
     for quantile, ratio in ((1.0, 2.0), (0.5, 0.9), (0.5, float("inf"))):
         with pytest.raises(ValueError, match="no test"):
             LatencyRatioTest(quantile, ratio)
