@@ -55,6 +55,23 @@ def test_outcomes_are_guarded_only_where_there_are_any() -> None:
     assert len(guards.build(only, LABELS)) == 1
 
 
+def test_an_absolute_limit_on_a_quantile_is_one_on_the_requests_above_it() -> None:
+    only = Guards(error_rate=None, latency=(LatencyGuard(quantile=0.99, max_ms=200),))
+    (guard,) = guards.build(only, None)
+    (check,) = guard.checks
+    new = side(5_000, seconds=0.2)
+    new.merge(side(40, seconds=0.5))
+    check.update(new, Side())
+    assert not check.findings()[0].broken
+    new.merge(side(100, seconds=0.5))
+    check.update(new, Side())
+    (finding,) = check.findings()
+    assert (finding.broken, finding.limit) == (True, "200 ms")
+    words = guard.breach(("version 2", "version 1"), new, Side())
+    assert words is not None
+    assert words.startswith("p99 latency of version 2: 500 ms in 5,140 requests (limit 200 ms)")
+
+
 def test_what_cannot_be_compared_yet_is_not_lost() -> None:
     check = EventRatio(FAULTS, 1.0, "", 0.01)
     new, former = Side(), Side()
