@@ -123,11 +123,14 @@ class Releases:
     async def _reconcile(self) -> None:
         """Takes desired releases over that differ from those the live ones came from."""
         for model, config in list(self._models.items()):
-            with _alone(model):
-                await self._adopt(model, config)
+            live = self._live.get(model)
+            same = live is not None and live.config_digest == self._desired[model]
+            if not same or (live and any(faults(live.release, config.versions))):
+                with _alone(model):
+                    await self._adopt(model, config, live)
 
-    async def _adopt(self, model: str, config: ModelConfig) -> None:
-        live, desired = self._live.get(model), self._desired[model]
+    async def _adopt(self, model: str, config: ModelConfig, live: StoredRevision | None) -> None:
+        desired = self._desired[model]
         if live is None:
             async with self._changing:
                 await self._append(model, config.release, CONFIG, desired, 0)
@@ -135,7 +138,7 @@ class Releases:
             if config.release.serving <= self._ready(model):
                 async with self._changing:
                     await self._put(model, config.release, CONFIG, desired, None)
-        elif any(faults(live.release, config.versions)):
+        else:
             kept = live.release.without_idle(config.versions)
             lost = any(faults(kept, config.versions))
             if not lost and self._rollouts.going_on(model):
@@ -335,10 +338,8 @@ class Releases:
     def _check_ready(self, model: str, versions: frozenset[str]) -> None:
         missing = sorted(versions - self._ready(model))
         if missing:
-            raise NotReady(
-                f"version {missing[0]!r} of model {model!r} has no ready replica: traffic and "
-                "labels only go to versions that are ready"
-            )
+            text = f"version {missing[0]!r} of model {model!r} has no ready replica"
+            raise NotReady(f"{text}: traffic and labels only go to versions that are ready")
 
 
 @contextmanager
