@@ -100,13 +100,8 @@ class VersionQueue:
     ) -> None:
         """Takes over what a new route table says.
 
-        Args:
-            policy: bounds of queue and batches.
-            slots: batches that may be in flight.
-            most_slots: full batches that may be, if those are more.
-            replicas: how many replicas this queue is to keep busy.
-            idempotent: whether a batch may be computed again.
-            asleep: whether no replica runs.
+        So many batches may be in flight as there are `slots`; full ones, as `most_slots` if those
+        are more.
         """
         self._room.policy, self._slots, self._idempotent = policy, slots, idempotent
         self._most_slots = max(slots, most_slots)
