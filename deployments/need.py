@@ -29,6 +29,10 @@ class Need(NamedTuple):
         """What is left, never below zero."""
         return Need(*[max(0.0, a - b) for a, b in zip(self, other, strict=True)])
 
+    def most(self, other: Need) -> Need:
+        """The larger amount of each kind."""
+        return Need(*map(max, zip(self, other, strict=True)))
+
     def times(self, count: int) -> Need:
         """So many of it."""
         return Need(*[each * count for each in self])
@@ -73,7 +77,8 @@ class Load(NamedTuple):
     """What is reserved now; nothing for a new deployment."""
     after: Need
     peak: Need
-    restarts: bool
+    first: Need
+    """A new replica that must come up beside all old ones; nothing if they may go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +112,19 @@ def each_replica(options: Mapping[str, Any]) -> Need:
     )
 
 
-def replica_count(options: Mapping[str, Any], running: int) -> int:
-    """How many replicas these options ask for, when so many are wanted now."""
+def replica_count(options: Mapping[str, Any], running: int, *, begins: bool) -> int:
+    """How many replicas these options ask for.
+
+    Args:
+        options: of a deployment.
+        running: how many are wanted now.
+        begins: it is deployed anew, so that one that may sleep is loaded once.
+    """
     scaling = options.get("autoscaling_config")
     if not scaling:
         return int(options.get("num_replicas") or 1)
+    if begins:
+        running = max(running, scaling.get("initial_replicas") or 0)
     return int(min(max(running, scaling["min_replicas"]), scaling["max_replicas"]))
 
 
@@ -139,15 +152,21 @@ def loads(
     old, new = dict(options_of(before)), dict(options_of(after))
     found = []
     for key in dict.fromkeys([*old, *new]):
-        count = targets.get(key, replica_count(old[key], 0)) if key in old else 0
+        count = 0
+        if key in old:
+            count = targets.get(key, replica_count(old[key], 0, begins=False))
         was = each_replica(old[key]).times(count) if key in old else Need()
         each = each_replica(new[key]) if key in new else Need()
-        becomes = each.times(replica_count(new[key], count)) if key in new else Need()
-        peak = Need(*[max(a, b) for a, b in zip(was, becomes, strict=True)])
+        replicas = surge = 0
+        if key in new:
+            begins = key in restarts or old.get(key) != new[key]
+            replicas = replica_count(new[key], count, begins=begins)
         if key in restarts:
-            surge = math.ceil(new[key].get("max_surge_percent", 0) / 100 * 1000) / 1000
-            peak = was.plus(Need(*[amount * surge for amount in becomes]))
-        found.append(Load("@".join(key), each, was, becomes, peak, key in restarts))
+            surge = math.ceil(replicas * new[key].get("max_surge_percent", 0) / 100)
+        becomes = each.times(replicas)
+        peak = was.plus(each.times(surge)).most(becomes)
+        first = each if surge else Need()
+        found.append(Load("@".join(key), each, was, becomes, peak, first))
     return found
 
 
@@ -179,9 +198,8 @@ def _shortage(found: list[Load], after: Need, available: Need, capacity: Capacit
                 f"Does not fit: one replica of {load.label} needs {load.each}, more than any node "
                 "has."
             )
-        if load.restarts:
-            # The old replicas stay until the first new one is up; everybody else is as small as
-            # they ever get.
+        if load.first != Need():
+            # Everybody else is as small as they ever get.
             others = total(
                 [
                     Need(*map(min, zip(each.before, each.after, strict=True)))
@@ -189,7 +207,7 @@ def _shortage(found: list[Load], after: Need, available: Need, capacity: Capacit
                     if each is not load
                 ]
             )
-            needed = others.plus(load.before).plus(load.each)
+            needed = others.plus(load.before).plus(load.first)
             if not needed.within(available):
                 return (
                     f"Does not fit: {load.label} restarts, and its first new replica needs "

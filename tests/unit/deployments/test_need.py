@@ -125,3 +125,34 @@ def test_ray_s_account_of_nodes_that_live() -> None:
     assert found.nodes == (Need(4, 1, 8),)
     assert found.used == Need(0.5)
     assert capacity(nodes, None).used is None
+
+
+def test_old_replicas_that_may_go_first_need_no_room_beside_them() -> None:
+    gpu = {"ray_actor_options": {"num_gpus": 1}}
+    before = document(a=(0, {**gpu, "max_surge_percent": 0}))
+    wider = document(a=(0, {"ray_actor_options": {"num_gpus": 2}, "max_surge_percent": 0}))
+    one = Capacity((Need(4, 1),), None)
+    found = weigh(loads(before, before, {}, restarts("a")), one)
+    assert (found.shortage, found.peak.gpus) == ("", 1)
+    assert (
+        "beside the old ones"
+        in weigh(loads(document(a=(0, gpu)), document(a=(0, gpu)), {}, restarts("a")), one).shortage
+    )
+    two = Capacity((Need(4, 2),), None)
+    assert weigh(loads(before, wider, {}, restarts("a")), two).peak.gpus == 2
+
+
+def test_a_part_of_the_replicas_is_surged_by_whole_ones() -> None:
+    same = document(a=(1, {"num_replicas": 3, "max_surge_percent": 25}))
+    assert weigh(loads(same, same, {}, restarts("a")), cluster(8)).peak.cpus == 4
+
+
+def test_one_that_may_sleep_is_loaded_once() -> None:
+    scaling = {"min_replicas": 0, "max_replicas": 2, "initial_replicas": 1}
+    sleeper = document(a=(1, {"autoscaling_config": scaling}))
+    changed = document(a=(1, {"autoscaling_config": {**scaling, "max_replicas": 3}}))
+    asleep = {("a", "D"): 0}
+    assert weigh(loads(None, sleeper, {}, restarts()), cluster(4)).after.cpus == 1
+    assert weigh(loads(sleeper, sleeper, asleep, restarts()), cluster(4)).after.cpus == 0
+    assert weigh(loads(sleeper, sleeper, asleep, restarts("a")), cluster(4)).after.cpus == 1
+    assert weigh(loads(sleeper, changed, asleep, restarts()), cluster(4)).after.cpus == 1
