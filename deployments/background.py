@@ -64,6 +64,7 @@ def _may_return() -> bool:
 def _all_return() -> None:
     """Whoever gave way may have started threads that live on, such as a pool that computes."""
     for task in _THREADS.iterdir():
-        with suppress(ProcessLookupError):  # it has just ended
+        # It has just ended; or whoever started this process has put all of it there, for good.
+        with suppress(ProcessLookupError, PermissionError):
             if os.sched_getscheduler(int(task.name)) == os.SCHED_IDLE:
                 os.sched_setscheduler(int(task.name), os.SCHED_OTHER, _NO_PRIORITY)

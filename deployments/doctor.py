@@ -42,11 +42,11 @@ def examine(config: Config, home: Path) -> Iterator[Finding]:
             return
         with target.api() as api:
             details = api.details()
+        running = live(details)
     except ServeAppError as error:
         yield Finding("FAIL", str(error))
         return
     yield _token(target.dashboard)
-    running = live(details)
     if running is None:
         yield Finding("warn", "nothing is deployed. Deploy with: serve-app up")
         return

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from deployments.arguments import GatewayArguments, RouterSettings
 from deployments.manifest import Document
 from deployments.naming import GATEWAY, ROUTER
@@ -23,15 +25,25 @@ class Live:
 
 
 def live(details: dict[str, Any]) -> Live | None:
-    """Reads the configuration out of Serve's account; None when nothing of ours is deployed."""
+    """Reads the configuration out of Serve's account; None when nothing of ours is deployed.
+
+    Raises:
+        ClusterError: it cannot be read, because another release of this program has written it.
+    """
     gateway = details.get("applications", {}).get(GATEWAY, {}).get("deployed_app_config")
     if gateway is None:
         return None
-    router = next(each for each in gateway["deployments"] if each["name"] == ROUTER)
-    return Live(
-        GatewayArguments.model_validate(gateway["args"]),
-        RouterSettings.model_validate(router["user_config"]).models,
-    )
+    try:
+        router = next(each for each in gateway["deployments"] if each["name"] == ROUTER)
+        return Live(
+            GatewayArguments.model_validate(gateway["args"]),
+            RouterSettings.model_validate(router["user_config"]).models,
+        )
+    except (ValidationError, LookupError, StopIteration) as error:
+        raise ClusterError(
+            "The cluster runs another release of serve-app. Bring it to this one with: "
+            "serve-app apply"
+        ) from error
 
 
 def document(details: dict[str, Any]) -> Document | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,8 +50,11 @@ class ServeApi:
 
     def delete(self, timeout_s: float) -> None:
         """Removes all applications, draining them; may return before they are gone."""
-        with suppress(httpx.ReadTimeout):
-            self._client.request("DELETE", _APPLICATIONS, timeout=timeout_s)
+        try:
+            self._call("DELETE", _APPLICATIONS, timeout=timeout_s)
+        except ClusterError as error:
+            if not isinstance(error.__cause__, httpx.ReadTimeout):
+                raise
 
     def details(self) -> dict[str, Any]:
         """The state of all applications, deployments and replicas."""

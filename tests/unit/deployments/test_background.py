@@ -105,3 +105,15 @@ async def test_what_it_raises_is_raised_and_it_comes_back(permitted: None, work:
         await in_background(broken, 60.0)
     assert work.policies[0] == os.SCHED_IDLE
     assert policy(work.helper) == os.SCHED_OTHER
+
+
+async def test_a_process_that_is_idle_for_good_loads_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unprivileged(task: int, wanted: int, parameter: os.sched_param) -> None:
+        if wanted == os.SCHED_OTHER:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", unprivileged)
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _: os.SCHED_IDLE)
+    assert await in_background(lambda: "done", 60.0) == "done"
