@@ -276,8 +276,13 @@ class Release(_Value):
 
     @property
     def digest(self) -> str:
-        """The sha256 of everything in it: equal releases have equal digests."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """The sha256 of everything in it: equal releases have equal digests.
+
+        What is left at its default is left out: with one more field in a later release of this
+        program every release of every config would be another one, and be taken over again.
+        """
+        chosen = self.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_weights(self, weights: Mapping[str, int]) -> Release:

@@ -1,7 +1,9 @@
-"""What a release must not say: mistakes that would otherwise be in force without a word."""
+"""Releases as values: what one must not say, and which ones are the same.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -69,3 +71,25 @@ def test_labels_for_no_row_at_all_are_no_outcome() -> None:
     with pytest.raises(ValidationError, match="label"):
         Outcome.model_validate({"request_id": "a", "label": []})
     assert Outcome.model_validate({"request_id": "a", "label": [3]}).label == (3,)
+
+
+PLAIN: dict[str, Any] = {"candidates": [{"version": "1", "weight": 100}]}
+
+
+def test_a_field_that_a_later_program_adds_makes_no_other_release() -> None:
+    text = json.dumps(PLAIN, sort_keys=True, separators=(",", ":"))
+    assert Release.model_validate(PLAIN).digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({"strategy": {"type": "all_at_once"}, "labels": {}, "fallback": None}, True),
+        ({"strategy": {"bake_s": 60}}, True),
+        ({"strategy": {"bake_s": 61}}, False),
+        ({"labels": {"stable": "1"}}, False),
+    ],
+)
+def test_equal_releases_have_equal_digests(changed: dict[str, Any], same: bool) -> None:
+    one, other = (Release.model_validate({**PLAIN, **each}) for each in ({}, changed))
+    assert (one.digest == other.digest) is (one == other) is same
