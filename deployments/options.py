@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from serve_app.config.ingress import IngressConfig
-from serve_app.config.model import VersionConfig
+from serve_app.config.model import ResourcesConfig, VersionConfig
 from serve_app.config.root import Config
 
 WAIT_LOOP_S = 0.2
 STOP_MARGIN_S = 5.0
-BATCH_BYTES_MAX = 512 * 1024 * 1024
+MIB = 1024 * 1024
+BATCH_BYTES_MAX = 512 * MIB
 """Largest message of a handle call, both ways; the ingress' body cap is far below."""
 
 REPLICA_ENVIRONMENT = {
@@ -78,17 +79,14 @@ def replica_options(settings: VersionConfig) -> dict[str, Any]:
         "max_ongoing_requests": 2 * batching.slots_per_replica + 2,
         "graceful_shutdown_timeout_s": settings.timeouts.drain_s + STOP_MARGIN_S,
         "max_surge_percent": replicas.max_surge_percent,
-        "ray_actor_options": {
-            "num_cpus": settings.resources.num_cpus,
-            "num_gpus": settings.resources.num_gpus,
-        },
+        "ray_actor_options": _actor_options(settings.resources),
         **COMMON,
     }
     if replicas.max > replicas.min:
         options["autoscaling_config"] = {
             "min_replicas": replicas.min,
             "max_replicas": replicas.max,
-            "target_ongoing_requests": replicas.target_ongoing,
+            "target_ongoing_requests": replicas.target,
             "metrics_interval_s": 1.0,
             "look_back_period_s": 3.0,
             "upscale_delay_s": replicas.upscale_delay_s,
@@ -100,4 +98,11 @@ def replica_options(settings: VersionConfig) -> dict[str, Any]:
             options["autoscaling_config"]["initial_replicas"] = 1
     else:
         options["num_replicas"] = replicas.min
+    return options
+
+
+def _actor_options(resources: ResourcesConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+    if resources.memory_mib:
+        options["memory"] = resources.memory_mib * MIB
     return options

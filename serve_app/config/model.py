@@ -62,6 +62,9 @@ class ResourcesConfig(Schema):
         0.25, ge=0, description="also the threads that compute: rounded down, at least 1"
     )
     num_gpus: float = Field(0.0, ge=0, description="may be a fraction, such as 0.5")
+    memory_mib: int = Field(
+        0, ge=0, description="0: none is reserved. Ray keeps account of it, and enforces nothing"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPU that Ray assigned, else the CPU"
     )
@@ -78,7 +81,7 @@ class ReplicasConfig(Schema):
         "which `timeouts.request_s` has to cover",
     )
     max: int = Field(1, ge=1, le=1024, description="under load; at least min")
-    target_ongoing: float = Field(
+    target: float = Field(
         1.5, gt=0, description="batches in work per replica at which another one is started"
     )
     upscale_delay_s: float = Field(

@@ -31,7 +31,7 @@ def value(config: Config, path: str) -> Any:
         ('models.digits.versions."2".replicas.max=3', f"{DIGITS}.replicas.max", 3),
         ("models.digits.versions[2].replicas.max=3", f"{DIGITS}.replicas.max", 3),
         # no file mentions these: they have defaults in the schema only
-        (f"{DIGITS}.replicas.target_ongoing=4", f"{DIGITS}.replicas.target_ongoing", 4.0),
+        (f"{DIGITS}.replicas.target=4", f"{DIGITS}.replicas.target", 4.0),
         (f"+{DIGITS}.batching.max_wait_ms=2", f"{DIGITS}.batching.max_wait_ms", 2.0),
         (f"{DIGITS}.resources.num_gpus=0.5", f"{DIGITS}.resources.num_gpus", 0.5),
         ("models.digits.description='a, b = c'", "models.digits.description", "a, b = c"),

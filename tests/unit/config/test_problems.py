@@ -108,7 +108,7 @@ def test_a_version_that_is_not_declared(own: Path, explain: Explain) -> None:
         (
             f"{REPLICAS}.maximum=3",
             f'{REPLICAS}.maximum\n  unknown key. Did you mean "max"? '
-            "Allowed: min, max, target_ongoing, upscale_delay_s, downscale_delay_s, "
+            "Allowed: min, max, target, upscale_delay_s, downscale_delay_s, "
             "max_surge_percent.",
         ),
         ("http.port=abc", 'http.port\n  must be a whole number, not "abc".'),

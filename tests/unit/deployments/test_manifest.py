@@ -75,7 +75,7 @@ def test_scaling_becomes_serve_s_autoscaling() -> None:
     (fixed,) = application(document(), "digits@2")["deployments"]
     assert fixed["num_replicas"] == 1
     assert "autoscaling_config" not in fixed
-    changed = document("models.digits.versions.2.replicas={min: 2, max: 4, target_ongoing: 3}")
+    changed = document("models.digits.versions.2.replicas={min: 2, max: 4, target: 3}")
     (scaled,) = application(changed, "digits@2")["deployments"]
     assert "num_replicas" not in scaled
     assert scaled["autoscaling_config"]["min_replicas"] == 2
@@ -108,6 +108,16 @@ def test_gpus_reach_ray_whole_or_in_fractions() -> None:
     rendered = document("models.minilm.versions.1.resources.num_gpus=0.5")
     (deployment,) = application(rendered, "minilm@1")["deployments"]
     assert deployment["ray_actor_options"] == {"num_cpus": 0.5, "num_gpus": 0.5}
+
+
+def test_memory_is_reserved_where_it_is_declared() -> None:
+    (actor,) = [
+        deployment["ray_actor_options"]
+        for each in document("models.digits.versions.2.resources.memory_mib=512")["applications"]
+        for deployment in each["deployments"]
+        if "memory" in deployment["ray_actor_options"]
+    ]
+    assert actor["memory"] == 512 * 1024 * 1024
 
 
 def test_the_builders_get_back_the_very_types() -> None:
