@@ -105,11 +105,14 @@ def _carry_out(api: ServeApi, config: Config, found: Survey) -> None:
     ignored = [label for label in found.sick if label not in found.plan.touched]
     if ignored:
         say(f"Not ready before and not changed, so not waited for: {', '.join(ignored)}")
-    api.put(found.after)
-    wait_until_ready(api, config, found.after, found.plan.touched, ignored)
+    shown, renewed = found.plan.touched, found.plan.renewed
+    for document in found.stages:
+        api.put(document)
+        wait_until_ready(api, config, document, shown, ignored)
+        if not found.plan.fresh:
+            settle(api, config, document, renewed)
+        shown = renewed = frozenset()  # what is left to do is to move traffic
     wait_for_takeover(api, config)
-    if not found.plan.fresh:
-        settle(api, config, found.after, found.plan.renewed)
 
 
 def _undo(api: ServeApi, found: Survey, config: Config) -> None:
@@ -119,7 +122,7 @@ def _undo(api: ServeApi, found: Survey, config: Config) -> None:
         now = running_document(api.details())
         if _equal(now, found.before):
             return
-        if now is not None and not same(now, found.after):
+        if now is not None and not any(same(now, each) for each in found.stages):
             say("Another apply has replaced this deployment: that one counts.")
         elif found.before is None:
             with step("Removing what was deployed"):

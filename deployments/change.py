@@ -17,6 +17,7 @@ Action = Literal["created", "removed", "restarted", "changed", "unchanged"]
 
 RESTARTING = ("ray_actor_options", "placement_group_bundles", "placement_group_strategy")
 """Options of a deployment that replace its replicas; all others change in place."""
+IN_FORCE = "the release is in force already"
 _IN_ARGUMENTS = frozenset(ReplicaArguments.model_fields)
 _OPTION_NAMES = {
     (INGRESS, "num_replicas"): "ingress.replicas",
@@ -48,6 +49,8 @@ class ModelChange:
     """What is different in the release, in words."""
     differences: tuple[Difference, ...] = ()
     """What else clients see of the model."""
+    labels_gone: tuple[str, ...] = ()
+    """Labels that can be called now, and then not any more."""
 
 
 def gateway_changes(before: Document | None, after: Document) -> tuple[Change, ...]:
@@ -55,11 +58,19 @@ def gateway_changes(before: Document | None, after: Document) -> tuple[Change, .
     return _part(before, after, INGRESS), _part(before, after, ROUTER)
 
 
-def model_changes(before: Document | None, after: Document) -> tuple[ModelChange, ...]:
-    """What becomes of each model, those that go last."""
+def model_changes(
+    before: Document | None, after: Document, live: Mapping[str, Mapping[str, Any]]
+) -> tuple[ModelChange, ...]:
+    """What becomes of each model, those that go last.
+
+    Args:
+        before: what runs.
+        after: what shall run.
+        live: the releases in force, as far as they are known; they may have been changed since.
+    """
     old, new = settings_of(before), settings_of(after)
     return tuple(
-        _model(before, after, name, old.get(name), new.get(name))
+        _model(before, after, name, old.get(name), new.get(name), live.get(name))
         for name in dict.fromkeys([*new, *old])
     )
 
@@ -70,6 +81,7 @@ def _model(
     name: str,
     old: Mapping[str, Any] | None,
     new: Mapping[str, Any] | None,
+    live: Mapping[str, Any] | None,
 ) -> ModelChange:
     were, become = ((each or {}).get("versions", {}) for each in (old, new))
     versions = tuple(
@@ -78,11 +90,23 @@ def _model(
     )
     if old is None or new is None:
         return ModelChange(name, "created" if old is None else "removed", versions)
-    release = tuple(release_changes(old.get("release") or {}, new.get("release") or {}))
+    former, wanted = (each.get("release") or {} for each in (old, new))
+    release = tuple(release_changes(former, wanted))
+    if release and live:  # only one that is desired anew is taken over, but then from here
+        former = live
+        release = tuple(release_changes(former, wanted)) or (IN_FORCE,)
+    gone = (former.get("labels") or {}).keys() - (wanted.get("labels") or {}).keys()
     apart = frozenset({"versions", "release"})
     found = tuple(differences(_without(old, apart), _without(new, apart)))
     calm = not (release or found or any(each.action != "unchanged" for each in versions))
-    return ModelChange(name, "unchanged" if calm else "changed", versions, release, found)
+    return ModelChange(
+        name,
+        "unchanged" if calm else "changed",
+        versions,
+        release,
+        found,
+        tuple(sorted(gone)) if release else (),
+    )
 
 
 def _version(
@@ -150,11 +174,11 @@ def _changed(
     return Change(name, "changed" if found else "unchanged", found)
 
 
-def settings_of(document: Document | None) -> Mapping[str, Mapping[str, Any]]:
+def settings_of(document: Document | None) -> Mapping[str, dict[str, Any]]:
     """The models in a document, as ModelRouter has them."""
     gateway = application(document, GATEWAY)
     options = _deployment(gateway, ROUTER) if gateway is not None else {}
-    models: Mapping[str, Any] = (options.get("user_config") or {}).get("models") or {}
+    models: Mapping[str, dict[str, Any]] = (options.get("user_config") or {}).get("models") or {}
     return models
 
 

@@ -52,6 +52,8 @@ def _model(model: ModelChange) -> Iterator[str]:
     if signature:
         keys = ", ".join(dict.fromkeys(each.key for each in signature))
         yield f"The signature of {model.name} changes ({keys}): clients must follow."
+    for label in model.labels_gone:
+        yield f"Label {label} of {model.name} disappears: requests for it get 404."
     for version in model.versions:
         name = f"{model.name} {version.name}"
         if version.action == "removed":

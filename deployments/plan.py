@@ -81,7 +81,9 @@ def make_plan(
         elastic: the cluster may get more nodes, so a lack of resources is no refusal.
         problems: further reasons not to apply.
     """
-    gateway, models = gateway_changes(before, after), model_changes(before, after)
+    gateway = gateway_changes(before, after)
+    live = {name: its.release for name, its in traffic.items()}
+    models = model_changes(before, after, live)
     restarts = restarting(gateway, models)
     resources = None
     refusals = [*problems, *_lost_traffic(models, traffic)]

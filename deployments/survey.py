@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from deployments.need import Capacity, Need
 from deployments.plan import Plan, make_plan
 from deployments.preflight import check_artifacts, port_problems, setting_problems
 from deployments.serve_api import ServeApi
+from deployments.stages import stages
 from deployments.standings import standings
 from deployments.status import states
 from deployments.target import Target, build_id, find_target
@@ -26,7 +28,7 @@ from deployments.traffic import live_traffic
 from serve_app.config.root import Config
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Survey:
     """What runs, what shall run, and the plan between them."""
 
@@ -37,6 +39,11 @@ class Survey:
     """Labels of what shall run and is not ready now."""
     healthy: frozenset[str]
     """Names of the applications that run as they should."""
+
+    @cached_property
+    def stages(self) -> list[Document]:
+        """What the cluster gets, one after the other."""
+        return stages(self.before, self.after, renews=bool(self.plan.renewed))
 
 
 def survey(api: ServeApi, config: Config, home: Path, target: Target) -> Survey:

@@ -35,8 +35,9 @@ def wait_for_takeover(api: ServeApi, config: Config) -> None:
         while late := _late(wanted, found := ask(base)):
             if time.monotonic() > deadline:
                 raise ClusterError(
-                    f"ModelRouter has not taken the release of {', '.join(late)} over. Its log "
-                    "says why; it cannot without the database"
+                    f"ModelRouter has not taken the release of {', '.join(late)} over. It waits "
+                    "until all versions that get traffic or a label are ready (serve-app status), "
+                    "and for the database; its log says more"
                 )
             time.sleep(POLL_S)
     for name, standing in (found or {}).items():

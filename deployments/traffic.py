@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployments.difference import differences
+from deployments.wording import lasting
 from serve_app.domain.control import Standing
-from serve_app.domain.release import Release
+from serve_app.domain.release import Guards, Release, Strategy
 from serve_app.domain.release_diff import changes
 
 Settings = Mapping[str, Any]
@@ -27,6 +28,8 @@ class Traffic:
     """Versions that get requests by a rule, whatever the weights say."""
     rollout: frozenset[str] = field(default_factory=frozenset)
     """Versions between which a rollout is moving traffic; empty when none is."""
+    release: Mapping[str, Any] = field(default_factory=dict)
+    """All of the release that is in force, as JSON; empty when it is not known."""
 
     def claim(self, version: str) -> str:
         """Why a version cannot go away; empty when it can."""
@@ -66,7 +69,9 @@ def _traffic(release: Mapping[str, Any]) -> Traffic:
     labels = release.get("labels") or {}
     ruled = {rule["version"] for rule in release.get("rules") or []}
     return Traffic(
-        weights=weights(release), ruled=frozenset(labels.get(name, name) for name in ruled)
+        weights=weights(release),
+        ruled=frozenset(labels.get(name, name) for name in ruled),
+        release=release,
     )
 
 
@@ -89,8 +94,43 @@ def release_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iter
     except ValidationError:  # written by another release of this program
         yield from map(str, differences(_rest(before), _rest(after)))
     else:
-        # The weights stand above, in one line.
-        yield from changes(former.model_copy(update={"candidates": wanted.candidates}), wanted)
+        told: dict[str, Any] = {"candidates": wanted.candidates}
+        if old != new and wanted.strategy.plan:
+            yield _way(wanted.strategy)
+            told["strategy"] = wanted.strategy
+        yield from changes(former.model_copy(update=told), wanted)
+
+
+def _way(strategy: Strategy) -> str:
+    """How traffic gets there, and what may stop it."""
+    steps = " → ".join(f"{percent}%" for percent in strategy.plan)
+    guards = ", ".join(_guards(strategy.guards)) or "none"
+    each = lasting(strategy.bake_s)
+    return f"by {strategy.type}: {steps} of the way, {each} each; guards: {guards}"
+
+
+def _guards(guards: Guards) -> Iterator[str]:
+    if (errors := guards.error_rate) is not None:
+        most = None if errors.max is None else _percent(errors.max)
+        yield from _limits("error rate", most, errors.ratio)
+    for latency in guards.latency:
+        most = None if latency.max_ms is None else f"{latency.max_ms:g} ms"
+        yield from _limits(f"p{100 * latency.quantile:g}", most, latency.ratio)
+    if guards.disagreement is not None:
+        yield f"disagreement ≤ {_percent(guards.disagreement.max)}"
+    if (outcome := guards.outcome) is not None:
+        yield "outcomes no worse" + (f" by more than {outcome.margin:g}" * bool(outcome.margin))
+
+
+def _limits(what: str, most: str | None, ratio: float | None) -> Iterator[str]:
+    if most is not None:
+        yield f"{what} ≤ {most}"
+    if ratio is not None:
+        yield f"{what} ≤ {ratio:g} times the former"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _rest(release: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ async def test_a_version_that_dies_after_it_was_ready_is_undone(cluster: Cluster
     doomed = NEW.replace("delay_s: 0.001", "exit_on: -9")
     url = f"http://{cluster.http}/v2/models/echo/versions/3/infer"
     poison = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "INT64", "data": [-9]}]}
-    overrides = [doomed, "cluster.settle_s=15"]
+    overrides = [doomed, SHARES, "cluster.settle_s=15"]
     async with Load(cluster.http, rate=40) as load:
         command = asyncio.to_thread(cluster.run, "apply", overrides=overrides, check=False)
         apply = asyncio.create_task(command)
@@ -133,6 +133,7 @@ async def test_a_version_that_dies_after_it_was_ready_is_undone(cluster: Cluster
     assert "echo 3" in done.stderr
     assert "former deployment serves" in done.stdout
     assert load.answers.right == load.answers.sent
+    assert set(load.answers.versions) == {"1"}  # traffic has never moved
     assert plan(cluster)[0] == 0
 
 

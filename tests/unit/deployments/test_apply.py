@@ -14,8 +14,10 @@ import pytest
 from deployments import apply as apply_module
 from deployments import revisions
 from deployments.apply import alone, apply
+from deployments.change import settings_of
 from deployments.manifest import render
 from deployments.node import LocalNode
+from deployments.readiness import wait_until_ready
 from deployments.survey import survey
 from deployments.target import Target, build_id
 from serve_app.config.load import load_config
@@ -119,6 +121,50 @@ def test_a_version_that_falls_ill_after_it_was_ready_is_undone(bench: Bench) -> 
     bench.ray.on_get = fall_ill
     with pytest.raises(ClusterError, match="echo 2: became unhealthy after it was ready"):
         bench.apply(SLOW, "cluster.settle_s=3")
+    assert bench.running() == former
+
+
+NEW = [
+    "+models.echo.versions.3={platform: test, predictor: "
+    "{_target_: serve_app.predictors.echo.EchoModel}}",
+    "models.echo.release.candidates=[{version: '3', weight: 100}]",
+]
+
+
+def serving(document: dict[str, Any]) -> str:
+    candidates = settings_of(document)["echo"]["release"]["candidates"]
+    (version,) = [str(each["version"]) for each in candidates if each["weight"]]
+    return version
+
+
+def test_traffic_moves_after_what_is_new_has_stayed_healthy(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.apply()
+    bench.apply(*NEW)
+    assert [serving(each) for each in bench.ray.puts] == ["1", "1", "3"]
+    assert bench.ray.puts[2] == bench.document(*NEW)
+    assert capsys.readouterr().out.count("Watching that what is new stays healthy") == 1
+
+
+def test_no_traffic_moves_to_a_version_that_falls_ill(bench: Bench) -> None:
+    bench.apply()
+    former = bench.running()
+
+    def fall_ill() -> None:
+        if len(bench.ray.puts) == 2:
+            bench.ray.sick = {"echo@3": "RuntimeError: the thread has ended"}
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def then_fall_ill(*arguments: Any) -> None:
+            wait_until_ready(*arguments)
+            fall_ill()
+
+        patch.setattr(apply_module, "wait_until_ready", then_fall_ill)
+        with pytest.raises(ClusterError, match="echo 3: became unhealthy"):
+            bench.apply(*NEW)
+    assert [serving(each) for each in bench.ray.puts] == ["1", "1", "1"]
     assert bench.running() == former
 
 
@@ -336,3 +382,13 @@ def test_history_says_what_each_one_changed(bench: Bench) -> None:
         (1, "ada", "first: echo"),
     ]
     assert revisions.history(bench.config(), 1)[0]["changes"] == "echo 1 changed"
+
+
+def test_why_is_recorded(bench: Bench) -> None:
+    bench.apply()
+    config = bench.config(SCALED)
+    with alone(config) as log:
+        apply(config, bench.home, Target(bench.ray.url, "t", None), log, "ada", "for Monday")
+    revisions.rollback(bench.config(), bench.home, "ada", 1, "Monday is over")
+    reasons = [row.reason for row in bench.rows()]
+    assert reasons == ["rollback to revision 1: Monday is over", "for Monday", ""]

@@ -229,6 +229,24 @@ def test_live_traffic_counts_and_not_that_of_the_files() -> None:
     assert any("100 % of the traffic" in refusal for refusal in found.refusals)
 
 
+def test_what_is_in_force_moves_and_not_what_was_applied() -> None:
+    new = "models.digits.release.candidates=[{version: '3', weight: 100}]"
+    by_hand = live_traffic(settings_of(document()), {"digits": standing(v1=50, v2=50)})
+    found = plan(new, traffic=by_hand)
+    assert model(found, "digits").release[0] == "traffic 1: 50%, 2: 50% → 3: 100%"
+    assert model(plan(traffic=by_hand), "digits").release == ()
+    there = live_traffic(settings_of(document()), {"digits": standing(v3=100)})
+    found = plan(new, traffic=there)
+    assert model(found, "digits").release == ("the release is in force already",)
+    assert found.changes
+
+
+def test_labels_that_go_are_announced() -> None:
+    labels = "models.digits.release.labels={canary: '3', stable: '2'}"
+    found = plan("models.digits.release.labels={stable: '2'}", before=(labels,))
+    assert found.notices == ("Label canary of digits disappears: requests for it get 404.",)
+
+
 def standing(rollout: Mapping[str, Any] | None = None, **weights: int) -> Standing:
     candidates = [{"version": v[1:], "weight": weight} for v, weight in weights.items()]
     its = {"model": "digits", "created_at": datetime.now(UTC), "changes": (), "reason": ""}
@@ -282,6 +300,27 @@ def test_releases_differ_in_words_weights_first() -> None:
         "label canary added: 2",
     ]
     assert list(release_changes({"unknown": 1}, {"unknown": 2})) == ["unknown 1 → 2"]
+
+
+def test_how_traffic_moves_and_what_may_stop_it() -> None:
+    guards = {
+        "error_rate": {"max": 0.02},
+        "latency": [{"quantile": 0.99, "max_ms": 500, "ratio": 1.5}],
+        "disagreement": {"max": 0.1},
+        "outcome": {"margin": 0.05},
+    }
+    canary = {"type": "canary", "steps": [10, 50], "bake_s": 300, "guards": guards}
+    before = {"candidates": [{"version": "1", "weight": 100}]}
+    after = {"candidates": [{"version": "2", "weight": 100}], "strategy": canary}
+    assert list(release_changes(before, after)) == [
+        "traffic 1: 100% → 2: 100%",
+        "by canary: 10% → 50% → 100% of the way, 5 min each; guards: error rate ≤ 2%, "
+        "p99 ≤ 500 ms, p99 ≤ 1.5 times the former, disagreement ≤ 10%, "
+        "outcomes no worse by more than 0.05",
+    ]
+    same = {**before, "strategy": canary}
+    assert not any("by canary" in each for each in release_changes(before, same))
+    assert any(each.startswith("strategy.") for each in release_changes(before, same))
 
 
 def test_other_problems_are_refusals_as_well() -> None:
