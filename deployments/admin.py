@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ import httpx
 
 from deployments.live import listener_url, live
 from deployments.target import running_target
+from deployments.terminal import user
 from serve_app.config.root import Config
 from serve_app.errors import ClusterError
 
@@ -28,7 +28,7 @@ class AdminClient:
     """
 
     def __init__(self, base: str, timeout_s: float = _TIMEOUT_S) -> None:
-        headers = {"x-actor": getpass.getuser()}
+        headers = {"x-actor": user().encode("ascii", "backslashreplace").decode()}
         self._http = httpx.Client(
             base_url=f"{base}/admin/v1",
             headers=headers,

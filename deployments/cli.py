@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from pathlib import Path
@@ -18,9 +17,10 @@ from deployments.cli_options import (
     Reason,
     admin,
     examples,
+    split,
 )
 from deployments.cli_releases import add_release_commands
-from deployments.terminal import complain, out, say, show_json
+from deployments.terminal import complain, out, say, show_json, user
 from serve_app.config.home import home_dir
 from serve_app.config.load import load_config, to_yaml
 from serve_app.errors import OperatorError
@@ -45,14 +45,14 @@ app = typer.Typer(
 
 
 @app.command(epilog=examples("serve-app up", "serve-app up 'model=[digits]' http.port=8080"))
-def up(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+def up(overrides: Overrides = None, config_dir: ConfigDir = None, reason: Reason = "") -> None:
     """Start or join Ray, apply the config, wait until it serves."""
     from deployments.live import listener_url
     from deployments.up import example_body
     from deployments.up import up as bring_up
 
     config = load_config(overrides or (), config_dir)
-    seconds = bring_up(config, home_dir(), getpass.getuser())
+    seconds = bring_up(config, home_dir(), user(), reason)
     dashboard = config.cluster.address or ""
     base = listener_url(config.http.host, config.http.port, dashboard)
     say(f"Serving after {seconds:.0f} s.\n")
@@ -91,18 +91,29 @@ def down(
     say("Stopped." if done else "Nothing runs here.")
 
 
-@app.command(epilog=examples("serve-app status", "serve-app status --json"))
+@app.command(epilog=examples("serve-app status", "serve-app status digits"))
 def status(
-    overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL] [KEY=VALUE]", help="One model in full; overrides."),
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show models, versions, replicas, traffic and request rates."""
-    from deployments.report import collect, show
+    """Show models, versions, replicas, traffic and request rates; or one model in full."""
+    from deployments.report import collect, collect_model
+    from deployments.report_view import show, show_model
 
-    report = collect(load_config(overrides or (), config_dir), home_dir())
+    model, overrides = split(arguments)
+    config = load_config(overrides, config_dir)
+    if model is None:
+        report = collect(config, home_dir())
+    else:
+        report = collect_model(config, home_dir(), model)
     if as_json:
         show_json(report)
     else:
-        show(report)
+        (show if model is None else show_model)(report)
     if not report["ready"]:
         raise typer.Exit(1)
 
@@ -129,6 +140,7 @@ def apply_config(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only plan.")] = False,
+    reason: Reason = "",
 ) -> None:
     """Apply the config to the running cluster, and undo it if it does not become ready."""
     if dry_run:
@@ -137,7 +149,7 @@ def apply_config(
     from deployments.up import apply_here
 
     config = load_config(overrides or (), config_dir)
-    seconds, revision = apply_here(config, home_dir(), getpass.getuser())
+    seconds, revision = apply_here(config, home_dir(), user(), reason)
     if revision is not None:
         say(f"Revision {revision} serves after {seconds:.0f} s.")
 
@@ -209,19 +221,18 @@ def rollback(
     """Put a former deployment back, or a former release of one model; a new revision each."""
     from deployments.revisions import rollback as roll_back
 
-    numbers = [each for each in arguments or [] if each.isdecimal()]
-    if len(numbers) > 1:
-        raise typer.BadParameter(f"one revision, not {', '.join(numbers)}")
-    overrides = [each for each in arguments or [] if not each.isdecimal()]
+    number, overrides = split(arguments)
+    if number is not None and not number.isdecimal():
+        raise typer.BadParameter(f"a revision is a number, not {number!r}")
     config = load_config(overrides, config_dir)
-    revision = int(numbers[0]) if numbers else None
+    revision = None if number is None else int(number)
     if model is not None:
         from deployments.release_view import show_revision
 
         with admin(config) as api:
             show_revision(api.rollback(model, revision, reason))
         return
-    done = roll_back(config, home_dir(), getpass.getuser(), revision)
+    done = roll_back(config, home_dir(), user(), revision, reason)
     say(f"Revision {done} serves again.")
 
 

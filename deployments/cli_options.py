@@ -38,6 +38,19 @@ Settings = Annotated[
 ]
 
 
+def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
+    """The one argument that is no override, if there is one, and the overrides.
+
+    Raises:
+        typer.BadParameter: there are more of them.
+    """
+    given = arguments or []
+    plain = [each for each in given if "=" not in each and not each.startswith("~")]
+    if len(plain) > 1:
+        raise typer.BadParameter(f"one of them, not {', '.join(plain)}")
+    return next(iter(plain), None), [each for each in given if each not in plain]
+
+
 def examples(*commands: str) -> str:
     """The end of a command's help; the backspace keeps click from joining the lines."""
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)

@@ -11,8 +11,12 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 REQUESTS = "serve_app_request_duration_seconds"
+BATCHES = "serve_app_batch_size"
 WINDOW_S = 2.0
 """Each ingress shares its numbers once a second, so a shorter window would be noise."""
+
+ALL = ""
+"""In place of a version: all of a model."""
 
 Key = tuple[str, str]
 """Model and version."""
@@ -27,6 +31,7 @@ class Rates:
     """Share of answers that were not `ok`, 0 to 1."""
     p50_ms: float | None = None
     p99_ms: float | None = None
+    rows_per_batch: float | None = None
 
 
 class _Counts:
@@ -36,10 +41,12 @@ class _Counts:
         )
         self.total: defaultdict[Key, float] = defaultdict(float)
         self.failed: defaultdict[Key, float] = defaultdict(float)
+        self.rows: defaultdict[Key, float] = defaultdict(float)
+        self.batches: defaultdict[Key, float] = defaultdict(float)
 
 
 def measure(metrics_url: str) -> Mapping[Key, Rates]:
-    """Rates by model and version over the window; empty when there are no metrics."""
+    """Rates by model and version, and of `ALL`, over the window; empty without metrics."""
     try:
         with httpx.Client(timeout=5.0, trust_env=False) as client:
             url = f"{metrics_url}/metrics"
@@ -54,17 +61,26 @@ def measure(metrics_url: str) -> Mapping[Key, Rates]:
 def _read(text: str) -> _Counts:
     counts = _Counts()
     for family in text_string_to_metric_families(text):
-        if family.name != REQUESTS:
+        if family.name not in (REQUESTS, BATCHES):
             continue
         for sample in family.samples:
-            key = (sample.labels["model_name"], sample.labels["model_version"])
-            if sample.name.endswith("_bucket"):
-                counts.buckets[key][float(sample.labels["le"])] += sample.value
-            elif sample.name.endswith("_count"):
-                counts.total[key] += sample.value
-                if sample.labels["code"] != "ok":
-                    counts.failed[key] += sample.value
+            model = sample.labels["model_name"]
+            for key in ((model, sample.labels["model_version"]), (model, ALL)):
+                _add(counts, key, sample.name, sample.labels, sample.value)
     return counts
+
+
+def _add(counts: _Counts, key: Key, name: str, labels: Mapping[str, str], value: float) -> None:
+    if name == f"{REQUESTS}_bucket":
+        counts.buckets[key][float(labels["le"])] += value
+    elif name == f"{REQUESTS}_count":
+        counts.total[key] += value
+        if labels["code"] != "ok":
+            counts.failed[key] += value
+    elif name == f"{BATCHES}_sum":
+        counts.rows[key] += value
+    elif name == f"{BATCHES}_count":
+        counts.batches[key] += value
 
 
 def _rates(key: Key, before: _Counts, after: _Counts, seconds: float) -> Rates:
@@ -75,11 +91,13 @@ def _rates(key: Key, before: _Counts, after: _Counts, seconds: float) -> Rates:
         (bound, after.buckets[key][bound] - before.buckets[key][bound])
         for bound in sorted(after.buckets[key])
     ]
+    batches = after.batches[key] - before.batches[key]
     return Rates(
         requests_per_s=total / seconds,
         errors=(after.failed[key] - before.failed[key]) / total,
         p50_ms=quantile(0.50, buckets),
         p99_ms=quantile(0.99, buckets),
+        rows_per_batch=(after.rows[key] - before.rows[key]) / batches if batches > 0 else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from deployments.terminal import WIDTH, out, say
+from deployments.wording import ago, clock
 
 Document = Mapping[str, Any]
 
@@ -68,6 +69,24 @@ def show_rollout(rollout: Document) -> None:
             say(f"  guard     {name}: {limit['limit']}: {verdict} (chance {limit['chance']:.2g})")
 
 
+def rollout_line(rollout: Document) -> str:
+    """One rollout in one line: where it is, and what it waits for; or how it ended."""
+    name, state = f"rollout {rollout['id']}", rollout["state"].replace("_", " ")
+    index, steps = rollout["step"], rollout["steps"]
+    its = rollout["evidence"].get("step")
+    if state != "progressing" or its is None:
+        when = ago(datetime.fromisoformat(rollout["changed_at"]))
+        return f"{name} {state} ({when}): {rollout['reason']}"
+    holds = all(each.get("holds", True) for each in rollout["evidence"].values())
+    following = f"{steps[index + 1]}%" if index + 1 < len(steps) else "promoted"
+    return (
+        f"{name}   step {index + 1} of {len(steps)} ({steps[index]}%), "
+        f"{clock(its['seconds'])} of {clock(its['bake_s'])}   "
+        f"guards {'hold' if holds else 'BROKEN'} "
+        f"({its['answered']:,} of {its['min_samples']:,} requests)   next: {following}"
+    )
+
+
 def show_disagreements(found: Sequence[Document]) -> None:
     """Shadow answers beside those that clients got."""
     if not found:
@@ -79,7 +98,7 @@ def show_disagreements(found: Sequence[Document]) -> None:
 
 
 def _when(document: Document) -> str:
-    return f"{datetime.fromisoformat(document['created_at']):%Y-%m-%d %H:%M:%S}"
+    return ago(datetime.fromisoformat(document["created_at"]))
 
 
 def _shares(weights: Mapping[str, int]) -> str:

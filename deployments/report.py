@@ -1,23 +1,23 @@
-"""`serve-app status`: one report, for people as a table and for machines as JSON."""
+"""What `serve-app status` tells: what runs, how busy it is, and where requests go."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from deployments.admin import AdminClient
 from deployments.live import document, listener_url, live
 from deployments.naming import GATEWAY, INGRESS
-from deployments.rates import Key, Rates, measure
+from deployments.rates import ALL, Key, Rates, measure
 from deployments.standings import Standings, standings
 from deployments.status import deployment_state, states, version_state
 from deployments.target import running_target
-from deployments.terminal import WIDTH, out, say
 from serve_app.config.model import ModelConfig
 from serve_app.config.root import Config
 from serve_app.domain.inference import VersionKey
+from serve_app.domain.release import Release
 from serve_app.errors import ClusterError
 
 Report = dict[str, Any]
@@ -52,6 +52,23 @@ def collect(config: Config, home: Path) -> Report:
     }
 
 
+def collect_model(config: Config, home: Path, name: str) -> Report:
+    """One model of `collect`, with its newest rollout also if that is over.
+
+    Raises:
+        ClusterError: as `collect`, or there is no such model.
+    """
+    models = {each["model"]: each for each in collect(config, home)["models"]}
+    if name not in models:
+        raise ClusterError(f"There is no model {name!r}. Running: {', '.join(models)}")
+    found: Report = models[name]
+    if found["rollout"] is None:
+        # ModelRouter, its database or the admin API may be away: the rest is worth showing.
+        with suppress(ClusterError), AdminClient.of(config, home) as api:
+            found["rollout"] = next(iter(api.rollouts(name, 1)), None)
+    return found
+
+
 def _model(
     name: str,
     model: ModelConfig,
@@ -59,15 +76,17 @@ def _model(
     rates: Mapping[Key, Rates],
     now: Standings,
 ) -> Report:
-    live, rollout = now.get(name), None
-    if live is not None and live.rollout is not None:
-        rollout = live.rollout.model_dump(mode="json", include={"id", "state", "reason"})
-    weights = (model.release if live is None else live.revision.release).weights
+    live = now.get(name)
+    rollout = None if live is None or live.rollout is None else live.rollout
+    release = model.release if live is None else live.revision.release
+    versions = _versions(name, model, details, rates, release)
     return {
         "model": name,
+        "ready": all(version["ready"] for version in versions),
         "revision": None if live is None else live.revision.number,
-        "rollout": rollout,
-        "versions": _versions(name, model, details, rates, weights),
+        "rollout": None if rollout is None else rollout.model_dump(mode="json"),
+        **_figures(rates.get((name, ALL), Rates())),
+        "versions": versions,
     }
 
 
@@ -76,7 +95,7 @@ def _versions(
     model: ModelConfig,
     details: dict[str, Any],
     rates: Mapping[Key, Rates],
-    weights: Mapping[str, int],
+    release: Release,
 ) -> list[Report]:
     versions = []
     for version, settings in model.versions.items():
@@ -84,7 +103,8 @@ def _versions(
         versions.append(
             {
                 "version": version,
-                "traffic_percent": weights.get(version, 0),
+                "labels": [label for label, its in release.labels.items() if its == version],
+                "traffic_percent": release.weights.get(version, 0),
                 "ready": state.ready,
                 "idle": state.idle,
                 "replicas": state.running,
@@ -99,54 +119,12 @@ def _versions(
     return versions
 
 
-def show(report: Report) -> None:
-    """Prints the report as a table that fits 100 columns; messages stand below it."""
-    ingress = report["ingress"]
-    say(f"{report['http']}   ingress {ingress['replicas']} of {ingress['target']} replicas ready")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", max_width=28, overflow="ellipsis", no_wrap=True)
-    table.add_column("version", max_width=12, overflow="ellipsis", no_wrap=True)
-    for column in ("traffic", "replicas", "req/s", "p50 ms", "p99 ms", "errors"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    messages = []
-    for model in report["models"]:
-        if (rollout := model["rollout"]) is not None:
-            words = f"rollout {rollout['id']} is {rollout['state']}: {rollout['reason']}"
-            messages.append(f"{model['model']}: {words}")
-        for version in model["versions"]:
-            table.add_row(model["model"], *_row(version))
-            if version["message"]:
-                messages.append(f"{model['model']} {version['version']}: {version['message']}")
-    out.print(table, width=WIDTH)
-    for message in messages:
-        say(message)
-
-
 def _figures(rates: Rates) -> Report:
+    rows = rates.rows_per_batch
     return {
         "requests_per_s": round(rates.requests_per_s, 1),
         "p50_ms": None if rates.p50_ms is None else round(rates.p50_ms, 2),
         "p99_ms": None if rates.p99_ms is None else round(rates.p99_ms, 2),
         "error_ratio": round(rates.errors, 4),
+        "rows_per_batch": None if rows is None else round(rows, 1),
     }
-
-
-def _row(version: Report) -> list[str]:
-    busy = version["requests_per_s"] > 0
-    return [
-        version["version"],
-        f"{version['traffic_percent']}%",
-        f"{version['replicas']} / {version['replicas_min']}-{version['replicas_max']}",
-        f"{version['requests_per_s']:,.0f}",
-        f"{version['p50_ms']:.1f}" if busy and version["p50_ms"] is not None else "-",
-        f"{version['p99_ms']:.1f}" if busy and version["p99_ms"] is not None else "-",
-        f"{version['error_ratio']:.2%}" if busy else "-",
-        _state(version),
-    ]
-
-
-def _state(version: Report) -> str:
-    if version["idle"]:
-        return "idle (0)"
-    return "ready" if version["ready"] else str(version["state"]).lower()

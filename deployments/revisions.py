@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from deployments.plan_view import summary
 from deployments.preflight import check_artifacts
 from deployments.target import Target, running_target
 from deployments.terminal import WIDTH, out, say
+from deployments.wording import ago
 from serve_app.config.root import Config
 from serve_app.errors import ConfigError
 from serve_app.store.deployments import Deployment, DeploymentLog
@@ -71,15 +71,14 @@ def show_history(rows: Sequence[dict[str, Any]]) -> None:
     table.add_column("who", max_width=16, overflow="ellipsis", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
     table.add_column("what changed", overflow="fold")
-    now = datetime.now(UTC)
     for row in rows:
         what = "\n".join(part for part in (row["changes"], row["reason"]) if part)
-        when = _ago((now - row["created_at"]).total_seconds())
+        when = ago(row["created_at"])
         table.add_row(str(row["revision"]), when, row["actor"], row["outcome"], what)
     out.print(table, width=WIDTH, markup=False)
 
 
-def rollback(config: Config, home: Path, actor: str, revision: int | None) -> int:
+def rollback(config: Config, home: Path, actor: str, revision: int | None, reason: str = "") -> int:
     """Puts a former deployment back, recorded as a new revision.
 
     Args:
@@ -88,6 +87,7 @@ def rollback(config: Config, home: Path, actor: str, revision: int | None) -> in
         actor: who does it.
         revision: of the deployment; None takes the newest that succeeded and is another than the
             one that runs.
+        reason: why.
 
     Returns:
         The revision that was put back.
@@ -105,7 +105,8 @@ def rollback(config: Config, home: Path, actor: str, revision: int | None) -> in
             if target.node is not None:
                 check_artifacts(former, home)
             say(f"Rolling back to revision {row.revision}, applied by {row.actor}")
-            apply(former, home, target, log, actor, f"rollback to revision {row.revision}")
+            note = f"rollback to revision {row.revision}" + (f": {reason}" * bool(reason))
+            apply(former, home, target, log, actor, note)
     return row.revision
 
 
@@ -147,10 +148,3 @@ def _former(row: Deployment, today: Config) -> Config:
             "database": today.database,
         }
     )
-
-
-def _ago(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{max(0.0, seconds):.0f} s ago"

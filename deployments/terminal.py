@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +18,14 @@ out = Console(highlight=False, soft_wrap=True)
 WIDTH = 100
 """Columns that every listing fits."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def user() -> str:
+    """Who sits here, for the record; in a container it may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def say(text: str = "") -> None:
@@ -29,7 +40,11 @@ def complain(text: str) -> None:
 
 def show_json(value: Any) -> None:
     """One document for a machine."""
-    print(json.dumps(value, indent=2, default=str))
+    print(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 @contextmanager

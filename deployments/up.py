@@ -19,7 +19,7 @@ from serve_app.config.root import Config
 from serve_app.errors import ClusterError
 
 
-def up(config: Config, home: Path, actor: str) -> float:
+def up(config: Config, home: Path, actor: str, reason: str = "") -> float:
     """Starts or joins Ray, applies the config, waits until it serves.
 
     Returns:
@@ -34,13 +34,13 @@ def up(config: Config, home: Path, actor: str) -> float:
         prepare(config, home, target)
         with alone(config) as log:
             if target is not None:
-                apply(config, home, target, log, actor)
+                apply(config, home, target, log, actor, reason)
                 return time.monotonic() - began
             check_ports(config)
             with step("Starting Ray on this machine"):
                 node = ray_node.start(config, home)
             try:
-                apply(config, home, local_target(node, home), log, actor)
+                apply(config, home, local_target(node, home), log, actor, reason)
             except BaseException:
                 with step("Stopping what was started"):
                     ray_node.stop(node, home)
@@ -48,7 +48,9 @@ def up(config: Config, home: Path, actor: str) -> float:
         return time.monotonic() - began
 
 
-def apply_here(config: Config, home: Path, actor: str) -> tuple[float, int | None]:
+def apply_here(
+    config: Config, home: Path, actor: str, reason: str = ""
+) -> tuple[float, int | None]:
     """Applies the config to the cluster that runs; see `deployments.apply.apply`.
 
     Returns:
@@ -62,7 +64,7 @@ def apply_here(config: Config, home: Path, actor: str) -> tuple[float, int | Non
         target = running_target(config, home)
         prepare(config, home, target)
         with alone(config) as log:
-            revision = apply(config, home, target, log, actor)
+            revision = apply(config, home, target, log, actor, reason)
     return time.monotonic() - began, revision
 
 

@@ -212,6 +212,15 @@ async def test_a_router_that_is_killed_in_a_step_goes_on(house: Cluster, admin: 
     assert await admin.weights("digits") == {"2": 100}
 
 
+async def test_a_model_that_nobody_asks_waits_for_samples(admin: Admin) -> None:
+    strategy = {**CANARY, "steps": [50], "bake_s": 5}
+    await admin.put("digits", candidates=candidates(v2=100), strategy=strategy)
+    before = await admin.until("digits", "progressing")
+    await asyncio.sleep(13)  # above the time after which silent ingresses are a reason to pause
+    after = await admin.rollout("digits")
+    assert (after["id"], after["state"]) == (before["id"], "progressing"), after["reason"]
+
+
 async def test_a_locked_database_stops_changes_and_nothing_else(
     house: Cluster, admin: Admin
 ) -> None:

@@ -37,6 +37,8 @@ class RayStub:
     """Model -> its live release, where that is not the one in the document."""
     rollout: Rollout | None = None
     """The one that is going on."""
+    ended: list[Document] = field(default_factory=list)
+    """Those that are over."""
     stuck: bool = False
     """ModelRouter takes no release over."""
 
@@ -82,6 +84,8 @@ class RayStub:
             return {"data": {"clusterStatus": None}}
         if path == "/admin/v1/models":
             return {"models": self._standings()}
+        if path.endswith("/rollouts?limit=1"):
+            return {"rollouts": self.ended[:1]}
         return {}
 
     def _standings(self) -> list[Document]:

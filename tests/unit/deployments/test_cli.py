@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ def test_wrong_usage_is_not_taken_for_changes(run: Shell, command: str) -> None:
 
 def test_rollback_takes_one_revision(run: Shell) -> None:
     assert run("rollback", "1", "2")[0] == 64
+    assert run("rollback", "first")[0] == 64
 
 
 def test_commands_that_need_a_cluster_say_how_to_start_one(run: Shell) -> None:
@@ -120,20 +122,22 @@ def test_plan_apply_plan_and_back(run: Shell, ray: RayStub) -> None:
         assert "No client will notice." in out
     assert len(ray.puts) == 1
 
-    code, out, _ = run("apply", SCALED)
+    code, out, _ = run("apply", SCALED, "--reason", "more of it")
     assert code == 0
     assert "Revision 2 serves after" in out
-    code, out, _ = run("rollback", "1")
+    code, out, _ = run("rollback", "1", "--reason", "enough")
     assert code == 0
     assert "Revision 1 serves again." in out
     assert ray.puts[2] == ray.puts[0]
     code, out, _ = run("history", "--json")
     rows = json.loads(out)
-    assert [(row["revision"], row["outcome"]) for row in rows] == [
-        (3, "applied"),
-        (2, "applied"),
-        (1, "applied"),
+    assert [(row["revision"], row["outcome"], row["reason"]) for row in rows] == [
+        (3, "applied", "rollback to revision 1: enough"),
+        (2, "applied", "more of it"),
+        (1, "applied", ""),
     ]
+    assert datetime.fromisoformat(rows[0]["created_at"]).tzinfo is not None
+    assert "T" in rows[0]["created_at"]
 
 
 def test_a_plan_that_would_be_refused_says_so_and_exits_with_1(run: Shell, ray: RayStub) -> None:
@@ -191,10 +195,61 @@ def test_status_shows_live_weights_and_the_rollout(run: Shell, ray: RayStub) -> 
     _, out, _ = run("status", "metrics.enabled=false")
     rows = [line.split() for line in out.splitlines() if line.startswith("echo ")]
     assert [row[2] for row in rows] == ["90%", "10%"]
-    assert "echo: rollout 3 is progressing: version 2 is ready" in out
+    assert re.search(r"echo: rollout 3 progressing \(\d s ago\): version 2 is ready", out)
     _, out, _ = run("status", "--json")
     (model,) = json.loads(out)["models"]
     assert (model["revision"], model["rollout"]["id"]) == (1, 3)
+
+
+STEP = {"seconds": 192.0, "bake_s": 300, "answered": 1804, "min_samples": 100, "percent": 10}
+
+
+def test_status_of_one_model_shows_its_arms_and_its_rollout(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    shared = [{"version": "1", "weight": 90}, {"version": "2", "weight": 10}]
+    labels = {"stable": "1", "canary": "2"}
+    ray.live = {"echo": Release.model_validate({"candidates": shared, "labels": labels})}
+    evidence = {"step": STEP, "error_rate": {"holds": True}}
+    ray.rollout = rollout(reason="version 2 is ready", evidence=evidence)
+    code, out, _ = run("status", "echo")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("echo   0 req/s")
+    assert lines[0].endswith("revision 1")
+    rows = [line.split() for line in lines[2:4]]
+    assert [row[:3] for row in rows] == [["1", "stable", "90%"], ["2", "canary", "10%"]]
+    assert (
+        "rollout 3   step 1 of 2 (10%), 3:12 of 5:00   guards hold (1,804 of 100 requests)   "
+        "next: 100%"
+    ) in lines
+    ray.rollout = None
+    ended = rollout(state="rolled_back", reason="error rate of version 2")
+    ray.ended = [ended.model_dump(mode="json")]
+    _, out, _ = run("status", "echo")
+    assert re.search(r"rollout 3 rolled back \(\d s ago\): error rate of version 2", out)
+    code, out, _ = run("status", "echo", "--json")
+    assert json.loads(out)["rollout"]["state"] == "rolled_back"
+
+
+def test_status_of_a_model_that_does_not_run(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    code, _, err = run("status", "other")
+    assert (code, err) == (1, "There is no model 'other'. Running: echo\n")
+    assert run("status", "echo", "other")[0] == 64
+
+
+def test_a_cluster_of_another_release_of_the_program(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply")
+    assert ray.document is not None
+    ray.document["applications"][0]["args"]["new_group"] = {}
+    for command in (("status",), ("doctor",)):
+        code, out, err = run(*command)
+        assert code == 1
+        assert "another release of serve-app" in out + err
+    assert run("plan")[0] == 2
 
 
 def test_a_failed_apply_exits_with_1_and_the_cause(run: Shell, ray: RayStub) -> None:
