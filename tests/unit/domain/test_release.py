@@ -1,4 +1,4 @@
-"""Releases as values: what one must not say, and which ones are the same.
+"""Releases as values: what one must not say, and which ones are the same."""
 
 from __future__ import annotations
 
