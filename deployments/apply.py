@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from deployments.home import locked
 from deployments.live import document as running_document
 from deployments.manifest import Document, same
 from deployments.plan_view import show
@@ -16,9 +17,9 @@ from deployments.serve_api import ServeApi
 from deployments.survey import Survey, survey
 from deployments.takeover import wait_for_takeover
 from deployments.target import Target
-from deployments.terminal import complain, say, step
+from deployments.terminal import complain, heard_by, say, step
 from serve_app.config.root import Config
-from serve_app.errors import ClusterError, DeploymentConflict
+from serve_app.errors import ClusterError, DeploymentConflict, PlanRefused
 from serve_app.store.deployments import Deployment, DeploymentLog
 from serve_app.store.lease import applying
 
@@ -35,8 +36,8 @@ def prepare(config: Config, home: Path, target: Target | None) -> None:
 
 
 @contextmanager
-def alone(config: Config) -> Iterator[DeploymentLog]:
-    """The record of deployments, while nobody else applies with the same database.
+def alone(config: Config, home: Path) -> Iterator[DeploymentLog]:
+    """The record of deployments, while nobody else applies in this home or with this database.
 
     Raises:
         DeploymentConflict: somebody does; says who, and since when.
@@ -45,6 +46,7 @@ def alone(config: Config) -> Iterator[DeploymentLog]:
     log = DeploymentLog(config.database)
     with ExitStack() as stack:
         try:
+            stack.enter_context(locked(home))
             stack.enter_context(applying(config.database))
         except DeploymentConflict as error:
             raise DeploymentConflict(f"{error}{_rival(log)}. Nothing was changed.") from error
@@ -69,22 +71,46 @@ def apply(
 
     Raises:
         DeploymentConflict: somebody else has changed the cluster; theirs stays.
-        ClusterError: it was refused, or failed; what ran before runs again.
+        PlanRefused: nothing was changed.
+        ClusterError: it failed; what ran before runs again.
+    """
+    found, revision = accept(config, home, target, log, actor, note)
+    if revision is not None:
+        carry_out(config, target, log, found, revision, note)
+        return revision
+    with target.api() as api:
+        wait_until_ready(api, config, found.after)
+        wait_for_takeover(api, config)
+    return None
+
+
+def accept(
+    config: Config, home: Path, target: Target, log: DeploymentLog, actor: str, note: str
+) -> tuple[Survey, int | None]:
+    """The first half of `apply`: plans, and records what is to be carried out.
+
+    Returns:
+        What was found, and the revision; None if there is nothing to do.
     """
     with target.api() as api:
         found = survey(api, config, home, target)
-        _close_orphans(log, found.before)
-        if not found.plan.fresh:
-            show(found.plan)
-        if found.plan.refusals:
-            raise ClusterError("\n".join([*found.plan.refusals, "Nothing was changed."]))
-        if not found.plan.changes:
-            wait_until_ready(api, config, found.after)
-            wait_for_takeover(api, config)
-            return None
-        revision = log.record(actor, config, found.after)
+    _close_orphans(log, found.before)
+    if not found.plan.fresh:
+        show(found.plan)
+    if found.plan.refusals:
+        raise PlanRefused("\n".join([*found.plan.refusals, "Nothing was changed."]))
+    if not found.plan.changes:
+        return found, None
+    return found, log.record(actor, config, found.after, note)
+
+
+def carry_out(
+    config: Config, target: Target, log: DeploymentLog, found: Survey, revision: int, note: str
+) -> None:
+    """The second half of `apply`: sends the document, waits, watches; undoes it if that fails."""
+    with target.api() as api, heard_by(_scribe(log, revision)):
         try:
-            _carry_out(api, config, found)
+            _replace(api, config, found)
         except BaseException as error:
             if not isinstance(error, DeploymentConflict):
                 _undo(api, found, config)
@@ -92,10 +118,9 @@ def apply(
                 log.finish(revision, "failed", _reason(note, str(error) or type(error).__name__))
             raise
         _record_success(log, revision, note)
-    return revision
 
 
-def _carry_out(api: ServeApi, config: Config, found: Survey) -> None:
+def _replace(api: ServeApi, config: Config, found: Survey) -> None:
     # Serve replaces whatever there is: the plan must still be about that.
     now = running_document(api.details())
     if not _equal(now, found.before):
@@ -184,9 +209,26 @@ def _close_orphans(log: DeploymentLog, running: Document | None) -> None:
             continue
         with suppress(ClusterError):  # somebody else was quicker
             if running is not None and same(running, dict(each.document)):
-                log.finish(each.revision, "applied", "recorded later")
+                log.finish(each.revision, "applied", _reason(each.reason, "recorded later"))
             else:
-                log.finish(each.revision, "failed", "its command ended without a result")
+                ended = _reason(each.reason, "its command ended without a result")
+                log.finish(each.revision, "failed", ended)
+
+
+def _scribe(log: DeploymentLog, revision: int) -> Callable[[str], None]:
+    """Keeps what is said with the deployment, as long as the database takes it."""
+    away = False
+
+    def write(line: str) -> None:
+        nonlocal away
+        if away or not line.strip():
+            return
+        try:
+            log.note(revision, line.strip())
+        except ClusterError:  # no reason to wait for it with every line, or to stop
+            away = True
+
+    return write
 
 
 def _rival(log: DeploymentLog) -> str:
@@ -197,5 +239,5 @@ def _rival(log: DeploymentLog) -> str:
     return f": {newest.actor} has been applying revision {newest.revision} since {since}"
 
 
-def _reason(note: str, error: str) -> str:
-    return f"{note}: {error}" if note else error
+def _reason(note: str, ended: str) -> str:
+    return f"{note}: {ended}" if note else ended

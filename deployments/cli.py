@@ -22,7 +22,7 @@ from deployments.cli_options import (
 from deployments.cli_releases import add_release_commands
 from deployments.terminal import complain, out, say, show_json, user
 from serve_app.config.home import home_dir
-from serve_app.config.load import load_config, to_yaml
+from serve_app.config.load import load_config, to_json, to_yaml
 from serve_app.errors import OperatorError
 
 CHANGES = 2
@@ -158,8 +158,10 @@ def _plan(overrides: list[str] | None, config_dir: Path | None, as_json: bool) -
     from deployments.plan_view import as_json as plan_json
     from deployments.plan_view import show
     from deployments.survey import preview
+    from deployments.target import find_target
 
-    found = preview(load_config(overrides or (), config_dir), home_dir())
+    config = load_config(overrides or (), config_dir)
+    found = preview(config, home_dir(), find_target(config, home_dir()))
     if as_json:
         show_json(plan_json(found))
     else:
@@ -187,9 +189,10 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """List the deployments, or the releases of a model: number, when, who, what changed."""
+    from deployments.history import history as list_deployments
+    from deployments.history import show_history
     from deployments.release_view import show_history as show_releases
-    from deployments.revisions import history as list_revisions
-    from deployments.revisions import show_history
+    from serve_app.store.deployments import DeploymentLog
 
     config = load_config(overrides or (), config_dir)
     if model is not None:
@@ -197,7 +200,7 @@ def history(
             rows = api.revisions(model, limit)
         show_json(rows) if as_json else show_releases(rows)
         return
-    deployed = list_revisions(config, limit)
+    deployed = list_deployments(DeploymentLog(config.database), limit)
     show_json(deployed) if as_json else show_history(deployed)
 
 
@@ -240,11 +243,21 @@ add_release_commands(app)
 
 
 @app.command(
-    epilog=examples("serve-app config", "serve-app config env=production 'model=[digits]'")
+    epilog=examples(
+        "serve-app config",
+        "serve-app config env=production 'model=[digits]'",
+        "serve-app config --json",
+    )
 )
-def config(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+def config(
+    overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False
+) -> None:
     """Print the composed and validated configuration."""
-    print(to_yaml(load_config(overrides or (), config_dir)), end="")
+    composed = load_config(overrides or (), config_dir)
+    if as_json:
+        show_json(to_json(composed))
+    else:
+        print(to_yaml(composed), end="")
 
 
 @app.command(epilog=examples("serve-app render", "serve-app render env=production --json"))

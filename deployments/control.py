@@ -1,15 +1,13 @@
-"""The port `Control` over a handle of ModelRouter. Ray's errors become ours here."""
+"""The port `Control` over a handle of ModelRouter."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.answer import answered
 from serve_app.domain.control import (
     Author,
     Outcome,
@@ -20,9 +18,8 @@ from serve_app.domain.control import (
     Steering,
 )
 from serve_app.domain.release import Release
-from serve_app.errors import NotReady, ServeAppError
 
-_TIMEOUT_S = 15.0
+TIMEOUT_S = 15.0
 """Above the time that the database may take."""
 
 
@@ -93,15 +90,9 @@ class RouterControl:
         return found
 
     async def _call(self, verb: str, *arguments: Any) -> Any:
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                return await self._router.control.remote(verb, *arguments)
-        except TimeoutError as error:
-            raise NotReady("ModelRouter does not answer; inference goes on meanwhile") from error
-        except Exception as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            if isinstance(cause, ServeAppError):
-                raise type(cause)(*cause.args) from error
-            if isinstance(cause, RayError | RayServeException):
-                raise NotReady("ModelRouter is away; inference goes on meanwhile") from error
-            raise
+        return await ask_router(self._router, verb, *arguments)
+
+
+async def ask_router(router: DeploymentHandle[Any], verb: str, *arguments: Any) -> Any:
+    """What ModelRouter answers; see `deployments.answer.answered`."""
+    return await answered(lambda: router.control.remote(verb, *arguments), TIMEOUT_S, "ModelRouter")

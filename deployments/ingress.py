@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.arguments import GatewayArguments
 from deployments.arm_reports import ArmReports
 from deployments.control import RouterControl
+from deployments.deployer import ActorDeployer
 from deployments.gateway import HandleGateway
 from deployments.process import set_up, settle
 from serve_app.channel.gateway import DirectGateway
@@ -58,8 +59,14 @@ class Ingress:
         limits = arguments.ingress.limits
         gateway = self._channels or self._handles
         self._dataplane = DataPlane(gateway, limits, self._recorder.observe_batch)
-        control = RouterControl(router)
-        app = create_app(self._dataplane, arguments.http, limits, self._recorder, control)
+        app = create_app(
+            self._dataplane,
+            arguments.http,
+            limits,
+            self._recorder,
+            RouterControl(router),
+            ActorDeployer(arguments, router),
+        )
         self._http = HttpListener(app, arguments.http, infer=app.infer)
         self._metrics: HttpListener | None = None
         if arguments.metrics.enabled:

@@ -21,6 +21,8 @@ from deployments.endpoints import LEASE_S, EndpointLeases
 from deployments.naming import REPLICA, application_name
 from deployments.process import set_up
 from deployments.publication import Publication
+from deployments.records import VERBS as RECORDS
+from deployments.records import Records
 from deployments.releases import Releases
 from deployments.routes import Counts, RouteCompiler
 from serve_app.domain.arms import IngressReport
@@ -53,6 +55,7 @@ class ModelRouter:
         self._leases = EndpointLeases()
         self._compiler = RouteCompiler()
         self._releases = Releases(ReleaseStore(arguments.database), self._ready, self._stir)
+        self._records = Records(arguments.database)
         self._published = Publication()
         self._changed = asyncio.Event()
         self._started = self._changed_at = time.monotonic()
@@ -99,7 +102,9 @@ class ModelRouter:
         self._releases.take(report)
 
     async def control(self, verb: str, *arguments: Any) -> Any:
-        """The port `Control`, for whoever has a handle: see `deployments.control`."""
+        """The port `Control`, and what is recorded, for whoever has a handle."""
+        if verb in RECORDS:
+            return await RECORDS[verb](self._records, *arguments)
         return await _VERBS[verb](self._releases, *arguments)
 
     async def check_health(self) -> None:

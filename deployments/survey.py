@@ -23,7 +23,7 @@ from deployments.serve_api import ServeApi
 from deployments.stages import stages
 from deployments.standings import standings
 from deployments.status import states
-from deployments.target import Target, build_id, find_target
+from deployments.target import Target, build_id
 from deployments.traffic import live_traffic
 from serve_app.config.root import Config
 
@@ -71,14 +71,13 @@ def survey(api: ServeApi, config: Config, home: Path, target: Target) -> Survey:
     return Survey(before, after, plan, sick, healthy)
 
 
-def preview(config: Config, home: Path) -> Plan:
+def preview(config: Config, home: Path, target: Target | None) -> Plan:
     """What `apply` would do, or `up` where no cluster runs.
 
     Raises:
         ConfigError: a local artifact does not exist.
         ClusterError: the cluster does not answer, or runs what is not ours.
     """
-    target = find_target(config, home)
     if target is None or target.node is not None:
         check_artifacts(config, home, examples_too=False)
     if target is not None:

@@ -75,3 +75,17 @@ def running_target(config: Config, home: Path) -> Target:
     if target is None:
         raise ClusterError("No cluster runs here. Start one with: serve-app up")
     return target
+
+
+def own_target(dashboard: str, home: Path) -> Target:
+    """The cluster that this process is a part of, wherever a config says it is.
+
+    Raises:
+        ClusterError: the process was given no token.
+    """
+    token, path = os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not token and path:
+        token = Path(path).read_text()
+    if not token:
+        raise ClusterError("The head node has neither RAY_AUTH_TOKEN nor RAY_AUTH_TOKEN_PATH")
+    return Target(dashboard, token, ray_node.find(home))

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,18 @@ out = Console(highlight=False, soft_wrap=True)
 WIDTH = 100
 """Columns that every listing fits."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def heard_by(listener: Callable[[str], None]) -> Iterator[None]:
+    """Lets somebody else hear every line that is said, or complained, meanwhile."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 def user() -> str:
@@ -31,11 +44,19 @@ def user() -> str:
 def say(text: str = "") -> None:
     """One line for a person."""
     out.print(text, markup=False)
+    _tell(text)
 
 
 def complain(text: str) -> None:
     """An error, on standard error."""
     err.print(text, style="red" if err.is_terminal else None, markup=False)
+    _tell(text)
+
+
+def _tell(text: str) -> None:
+    listener = _listener.get()
+    if listener is not None:
+        listener(text)
 
 
 def show_json(value: Any) -> None:

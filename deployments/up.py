@@ -8,7 +8,7 @@ from typing import Any
 
 from deployments import node as ray_node
 from deployments.apply import alone, apply, prepare, remove
-from deployments.home import changing
+from deployments.home import changing, interruptible
 from deployments.live import document as running_document
 from deployments.naming import GATEWAY
 from deployments.preflight import check_ports
@@ -29,23 +29,22 @@ def up(config: Config, home: Path, actor: str, reason: str = "") -> float:
         ClusterError: it failed; what ran before runs again, and what was started here is gone.
     """
     began = time.monotonic()
-    with changing(home):
+    with interruptible(), alone(config, home) as log:
         target = find_target(config, home)
         prepare(config, home, target)
-        with alone(config) as log:
-            if target is not None:
-                apply(config, home, target, log, actor, reason)
-                return time.monotonic() - began
-            check_ports(config)
-            with step("Starting Ray on this machine"):
-                node = ray_node.start(config, home)
-            try:
-                apply(config, home, local_target(node, home), log, actor, reason)
-            except BaseException:
-                with step("Stopping what was started"):
-                    ray_node.stop(node, home)
-                raise
-        return time.monotonic() - began
+        if target is not None:
+            apply(config, home, target, log, actor, reason)
+            return time.monotonic() - began
+        check_ports(config)
+        with step("Starting Ray on this machine"):
+            node = ray_node.start(config, home)
+        try:
+            apply(config, home, local_target(node, home), log, actor, reason)
+        except BaseException:
+            with step("Stopping what was started"):
+                ray_node.stop(node, home)
+            raise
+    return time.monotonic() - began
 
 
 def apply_here(
@@ -60,11 +59,10 @@ def apply_here(
         ClusterError: no cluster runs, or it failed and what ran before runs again.
     """
     began = time.monotonic()
-    with changing(home):
+    with interruptible(), alone(config, home) as log:
         target = running_target(config, home)
         prepare(config, home, target)
-        with alone(config) as log:
-            revision = apply(config, home, target, log, actor, reason)
+        revision = apply(config, home, target, log, actor, reason)
     return time.monotonic() - began, revision
 
 

@@ -30,7 +30,7 @@ machine-readable `code`, and whether repeating the same request can help::
     ├── DeadlineExceeded              504 deadline_exceeded
     ├── ModelFailed                   500 model_failed
     └── OperatorError                 never on the wire: shown by the command line
-        └── ConfigError ArtifactError PredictorError ClusterError DeploymentConflict
+        └── ConfigError ArtifactError PredictorError ClusterError DeploymentConflict PlanRefused
 
 Rules that keep them alive across processes (Ray pickles them): constructor arguments are
 positional and go unformatted to `super().__init__`; the text is made in `__str__`.
@@ -60,6 +60,14 @@ class ServeAppError(Exception):
         return str(self.args[0]) if self.args else self.title
 
 
+class _AtField(Exception):
+    """Says which part of what was asked for is at fault."""
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail, field)
+        self.field = field
+
+
 class RequestError(ServeAppError):
     """The request is at fault; repeating it unchanged cannot help."""
 
@@ -69,26 +77,18 @@ class RequestError(ServeAppError):
     title = "Bad request"
 
 
-class InvalidInput(RequestError):
+class InvalidInput(_AtField, RequestError):
     """A field of a well-formed request has a value that is not allowed."""
 
     code = "invalid_input"
     title = "Invalid input"
 
-    def __init__(self, detail: str, field: str | None = None) -> None:
-        super().__init__(detail, field)
-        self.field = field
 
-
-class MalformedRequest(RequestError):
+class MalformedRequest(_AtField, RequestError):
     """The bytes are not what the protocol says they must be (JSON, framing, headers)."""
 
     code = "malformed_request"
     title = "Malformed request"
-
-    def __init__(self, detail: str, field: str | None = None) -> None:
-        super().__init__(detail, field)
-        self.field = field
 
 
 class RouteNotFound(RequestError):
@@ -133,7 +133,7 @@ class VersionNotFound(RequestError):
 
 
 class RevisionNotFound(RequestError):
-    """The model's history has no such revision."""
+    """The history has no such revision: of a model, or without one of whole deployments."""
 
     status = 404
     grpc_status = "NOT_FOUND"
@@ -145,7 +145,8 @@ class RevisionNotFound(RequestError):
         self.model, self.number = model, number
 
     def __str__(self) -> str:
-        return f"model {self.model!r} has no revision {self.number}"
+        owner = f"model {self.model!r}" if self.model else "the deployment"
+        return f"{owner} has no revision {self.number}"
 
 
 class MethodNotAllowed(RequestError):
@@ -196,17 +197,13 @@ class RevisionConflict(RequestError):
         return f"model {self.model!r} was expected at revision {self.expected}, but {in_force}"
 
 
-class PayloadTooLarge(RequestError):
+class PayloadTooLarge(_AtField, RequestError):
     """Body, message, tensor count or rows above the configured cap."""
 
     status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
     code = "payload_too_large"
     title = "Payload too large"
-
-    def __init__(self, detail: str, field: str | None = None) -> None:
-        super().__init__(detail, field)
-        self.field = field
 
 
 class UnsupportedMediaType(RequestError):
@@ -226,17 +223,13 @@ class HeadersTooLarge(RequestError):
     title = "Request header fields too large"
 
 
-class Unimplemented(RequestError):
+class Unimplemented(_AtField, RequestError):
     """A method, or a way to send it, that this server does not have."""
 
     status = 501
     grpc_status = "UNIMPLEMENTED"
     code = "unimplemented"
     title = "Not implemented"
-
-    def __init__(self, detail: str, field: str | None = None) -> None:
-        super().__init__(detail, field)
-        self.field = field
 
 
 class Unavailable(ServeAppError):
@@ -325,7 +318,7 @@ class OperatorError(ServeAppError):
     title = "Operation failed"
 
 
-class ConfigError(OperatorError):
+class ConfigError(_AtField, OperatorError):
     """The composed configuration is wrong; the text names file, key and what is allowed."""
 
     code = "config_error"
@@ -358,3 +351,10 @@ class DeploymentConflict(ClusterError):
 
     code = "deployment_conflict"
     title = "Deployment conflict"
+
+
+class PlanRefused(ClusterError):
+    """The plan cannot be carried out on what the cluster runs now."""
+
+    code = "plan_refused"
+    title = "Plan refused"

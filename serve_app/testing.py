@@ -20,11 +20,18 @@ from serve_app.domain.control import (
     Standing,
     Steering,
 )
+from serve_app.domain.deployer import Accepted, Deployment, DeploymentDetails, Progress, Wanted
 from serve_app.domain.inference import BatchResult, InferenceBatch, VersionKey
 from serve_app.domain.release import Candidate, Release
 from serve_app.domain.routing import ModelRoute, RouteTable, VersionRoute
 from serve_app.domain.tensor import Array, TensorSpec
-from serve_app.errors import Conflict, ModelNotFound, RevisionConflict, RevisionNotFound
+from serve_app.errors import (
+    Conflict,
+    ModelNotFound,
+    RevisionConflict,
+    RevisionNotFound,
+    ServeAppError,
+)
 from serve_app.telemetry.trace import RequestTrace
 
 Compute = Callable[[VersionKey, Mapping[str, Array]], Mapping[str, Array]]
@@ -222,6 +229,79 @@ class FakeControl:
             return self._revisions[model]
         except KeyError:
             raise ModelNotFound(model) from None
+
+
+class FakeDeployer:
+    """Keeps deployments in memory: whatever is wanted serves at once, unless `refusal` is set."""
+
+    def __init__(self) -> None:
+        self.refusal: ServeAppError | None = None
+        self.authors: list[Author] = []
+        self._made: list[DeploymentDetails] = []
+
+    async def plan(self, wanted: Wanted) -> Mapping[str, Any]:
+        """See `serve_app.domain.deployer.Deployer`; so are all others."""
+        return self._plan(_config(wanted))
+
+    async def apply(self, wanted: Wanted, author: Author) -> Accepted:
+        """Appends a deployment if it differs from the last one."""
+        return self._make(_config(wanted), author)
+
+    async def rollback(self, revision: int | None, author: Author) -> Accepted:
+        """Appends an old deployment as a new one."""
+        wanted = len(self._made) - 1 if revision is None else revision
+        return self._make((await self.deployment(wanted)).config, author)
+
+    async def deployments(self, limit: int, before: int | None) -> Sequence[Deployment]:
+        """The newest first."""
+        found = [each for each in self._made if before is None or each.revision < before]
+        return [
+            Deployment.model_validate(each.model_dump(exclude={"progress", "config"}))
+            for each in found[: -limit - 1 : -1]
+        ]
+
+    async def deployment(self, revision: int) -> DeploymentDetails:
+        """One that was made."""
+        if not 0 < revision <= len(self._made):
+            raise RevisionNotFound("", revision)
+        return self._made[revision - 1]
+
+    def _plan(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        return {
+            "fresh": not self._made,
+            "changes": not self._made or self._made[-1].config != config,
+            "code": False,
+            "gateway": [],
+            "models": [],
+            "resources": None,
+            "notices": [],
+            "refusals": [],
+        }
+
+    def _make(self, config: Mapping[str, Any], author: Author) -> Accepted:
+        plan = self._plan(config)
+        if not plan["changes"]:
+            return Accepted(revision=None, plan=plan)
+        self.authors.append(author)
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        made = DeploymentDetails(
+            revision=len(self._made) + 1,
+            created_at=at,
+            actor=author.actor,
+            outcome="applied",
+            reason=author.reason,
+            changes="everything",
+            progress=(Progress(at=at, text="done"),),
+            config=config,
+        )
+        self._made.append(made)
+        return Accepted(revision=made.revision, plan=plan)
+
+
+def _config(wanted: Wanted) -> Mapping[str, Any]:
+    return wanted.model_dump(mode="json", exclude_none=True)
 
 
 def _revision(model: str, number: int, release: Release, author: Author | None = None) -> Revision:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from serve_app.config.catalogue import ROOT, Catalogue, open_catalogue, shown
 from serve_app.config.home import home_in_environment
-from serve_app.config.key_path import KeyPath, assign, nested
+from serve_app.config.key_path import KeyPath, assign, nested, spell
 from serve_app.config.override import (
     Override,
     apply_override,
@@ -88,14 +88,41 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
         values = _resolved(draft)
     config, problems = validate(values, draft.tree, list(groups))
     if config is None or draft.problems:
-        raise ConfigError(report([*draft.problems, *problems], draft.sources))
+        raise _error([*draft.problems, *problems], draft.sources)
     return config
+
+
+def read_config(values: Mapping[str, Any]) -> Config:
+    """Validates a whole configuration, as `serve-app config --json` prints it.
+
+    Nothing is composed: no file is read, and `${...}` is text like any other.
+
+    Raises:
+        ConfigError: with one paragraph per mistake.
+    """
+    given = dict(values)
+    config, problems = validate(given, given)
+    if config is None:
+        raise _error(problems, [Source("config", given)])
+    return config
+
+
+def to_json(config: Config) -> Tree:
+    """The config as JSON, in the order of the schemas; `read_config` reads it back."""
+    return config.model_dump(mode="json", by_alias=True)
 
 
 def to_yaml(config: Config) -> str:
     """The config as YAML, in the order of the schemas; `Config` reads it back."""
-    plain = config.model_dump(mode="json", by_alias=True)
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(
+        to_json(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
+
+
+def _error(problems: Sequence[Problem], sources: Sequence[Source]) -> ConfigError:
+    """All problems; the key of the first is the field."""
+    first = problems[0]
+    return ConfigError(report(problems, sources), spell(first.path) or first.place)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -162,7 +189,7 @@ def _compose(selections: list[str], draft: _Draft) -> None:
             _add_source(item, draft)
     except Exception as exc:  # Hydra raises more than it documents
         problems = [*draft.problems, *_compose_problems(draft.catalogue, exc)]
-        raise ConfigError(report(problems, [])) from exc
+        raise _error(problems, []) from exc
 
 
 def _add_source(item: ResultDefault, draft: _Draft) -> None:

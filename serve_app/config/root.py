@@ -78,7 +78,7 @@ class Config(Schema):
             yield _problem(
                 ("http", "admin"),
                 f"must be false where http.host is {self.http.host}: everyone who reaches the port "
-                "could change traffic, as clients are not authenticated yet.",
+                "could change traffic and run code, as clients are not authenticated yet.",
                 self.http.admin,
             )
 

@@ -6,6 +6,7 @@ from serve_app.config.ingress import RequestLimits
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
 from serve_app.domain.control import Control
+from serve_app.domain.deployer import Deployer
 from serve_app.http.asgi import AsgiApp, Receive, Scope, Send
 from serve_app.http.rest import create_rest
 from serve_app.http.v2.infer import InferEndpoint
@@ -18,6 +19,7 @@ def create_app(
     limits: RequestLimits,
     telemetry: Telemetry,
     control: Control | None = None,
+    deployer: Deployer | None = None,
 ) -> Application:
     """Builds what a listener serves.
 
@@ -27,9 +29,10 @@ def create_app(
         limits: caps on each inference request.
         telemetry: hears of every finished request.
         control: changes releases and takes outcomes; without it there are no routes for that.
+        deployer: plans and applies whole deployments; likewise.
     """
     infer = InferEndpoint(dataplane, http, limits, telemetry)
-    return Application(create_rest(dataplane, http, telemetry, infer, control), infer)
+    return Application(create_rest(dataplane, http, telemetry, infer, control, deployer), infer)
 
 
 class Application:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -20,6 +22,7 @@ from serve_app.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from serve_app.http.admin.schema import BODIES
 from serve_app.http.v1.schema import EmbeddingsRequest, OpenAIError
 from serve_app.http.v2.schema import IndexRequest, InferRequest, InferResponse, Problem
 
@@ -30,7 +33,7 @@ TAGS = [
     {"name": "health", "description": "Liveness and readiness"},
     {"name": "repository", "description": "Model repository extension"},
     {"name": "openai", "description": "OpenAI-compatible"},
-    {"name": "admin", "description": "Releases, rollouts and experiments of models"},
+    {"name": "admin", "description": "Releases, rollouts, experiments; whole deployments"},
 ]
 
 _REF = "#/components/schemas/{model}"
@@ -41,7 +44,9 @@ _EXTRA_SCHEMAS = (
     Problem,
     EmbeddingsRequest,
     OpenAIError,
+    *BODIES,
 )
+_REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
 _ERRORS: dict[int, type[ServeAppError]] = {
     error.status: error
     for error in (
@@ -130,10 +135,13 @@ class DocumentedApp(FastAPI):
             # The framework documents its own validation answer, which no route of ours gives.
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            named = set(_REFERENCE.findall(json.dumps(document["paths"])))
             _, extra = models_json_schema(
-                [(each, "validation") for each in _EXTRA_SCHEMAS], ref_template=_REF
+                [(each, "validation") for each in _EXTRA_SCHEMAS if each.__name__ in named],
+                ref_template=_REF,
             )
-            schemas.update(extra["$defs"])
+            for name, schema in extra["$defs"].items():
+                schemas.setdefault(name, schema)
             for operations in document["paths"].values():
                 for operation in operations.values():
                     _complete(operation["responses"])

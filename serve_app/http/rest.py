@@ -12,7 +12,9 @@ from serve_app.catalogue import RELEASE
 from serve_app.config.listener import HttpConfig
 from serve_app.dataplane import DataPlane
 from serve_app.domain.control import Control
+from serve_app.domain.deployer import Deployer
 from serve_app.errors import InvalidInput, MethodNotAllowed, RequestError, RouteNotFound
+from serve_app.http.admin.deployment_routes import deployment_router
 from serve_app.http.admin.routes import admin_router, outcome_router
 from serve_app.http.health import health_router
 from serve_app.http.middleware import RequestEnvelope
@@ -29,6 +31,7 @@ def create_rest(
     telemetry: Telemetry,
     infer: InferEndpoint,
     control: Control | None = None,
+    deployer: Deployer | None = None,
 ) -> FastAPI:
     """Builds the FastAPI application.
 
@@ -38,6 +41,7 @@ def create_rest(
         telemetry: hears of every finished request.
         infer: the hot path, documented here as two routes.
         control: changes releases and takes outcomes; without it those routes do not exist.
+        deployer: plans and applies whole deployments; likewise.
     """
     app = DocumentedApp(
         title="serve-app",
@@ -56,6 +60,8 @@ def create_rest(
         app.include_router(outcome_router(control, http.max_json_depth))
         if http.admin:
             app.include_router(admin_router(control, http.max_json_depth))
+    if deployer is not None and http.admin:
+        app.include_router(deployment_router(deployer, http.max_json_depth))
     app.add_exception_handler(HTTPException, _translate_http)
     app.add_exception_handler(RequestValidationError, _translate_validation)
     app.add_middleware(RequestEnvelope, http=http, telemetry=telemetry)

@@ -134,14 +134,20 @@ def describe(engine: Engine) -> str:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
+def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Connection]:
     """One transaction: committed at the end, rolled back on any error.
+
+    Args:
+        engine: of the database.
+        read_only: it writes nothing, and waits for no writer.
 
     Raises:
         ClusterError: the database cannot do it.
     """
-    with translated(engine), engine.begin() as connection:
-        yield connection
+    with translated(engine), engine.connect() as connection:
+        connection.execution_options(**{READ_ONLY: read_only})
+        with connection.begin():
+            yield connection
 
 
 def lock(connection: Connection, number: int) -> None:

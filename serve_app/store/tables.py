@@ -39,7 +39,7 @@ class Table(SQLModel):
 
 
 class DeploymentRow(Table, table=True):
-    """One `serve-app up`: what was applied, by whom, and how it ended."""
+    """One `up`, `apply` or `rollback`: what was applied, by whom, why, and how it ended."""
 
     __tablename__ = "deployment"
     __table_args__ = (
@@ -57,6 +57,20 @@ class DeploymentRow(Table, table=True):
     sha256: str = Field(sa_column=Column(String(64), nullable=False))
     config: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     document: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class DeploymentEventRow(Table, table=True):
+    """A line that was said while a deployment was carried out."""
+
+    __tablename__ = "deployment_event"
+    __table_args__ = (Index(None, "deployment_id", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    deployment_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("deployment.id"), nullable=False)
+    )
+    at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    text: str = Field(sa_column=Column(Text, nullable=False))
 
 
 STATES = "'pending', 'progressing', 'paused', 'promoted', 'rolled_back'"

@@ -147,6 +147,85 @@ def test_two_at_once(cluster: Cluster) -> None:
     assert "at work" in loser.stderr
 
 
+REPLACED = ("http.idle_timeout_s=6", "cluster.settle_s=10")
+"""Restarts every ingress, and ModelRouter; long enough for others to come meanwhile."""
+
+
+class Admin:
+    """Whole deployments over /admin/v1."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        base = f"http://{cluster.http}/admin/v1"
+        self.http = httpx.AsyncClient(base_url=base, timeout=90, trust_env=False)
+
+    async def post(self, what: str, *overrides: str, **more: str) -> httpx.Response:
+        body = {"overrides": [*self._cluster.settings(), *overrides], **more}
+        return await self.http.post(f"/{what}", json=body, headers={"x-actor": "ada"})
+
+    async def end_of(self, accepted: httpx.Response) -> dict[str, Any]:
+        """The deployment, once it has ended; nobody answers while ingress and router change."""
+        assert accepted.status_code == 202, accepted.text
+        url = f"http://{self._cluster.http}{accepted.headers['location']}"
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await self.http.get(url)
+                if answer.status_code != 503 and answer.json()["outcome"] != "applying":
+                    found: dict[str, Any] = answer.json()
+                    return found
+            await asyncio.sleep(0.5)
+
+
+async def test_the_same_over_http(cluster: Cluster) -> None:
+    code, printed = await asyncio.to_thread(plan, cluster, NEW, *REPLACED)
+    admin = Admin(cluster)
+    async with admin.http:
+        assert (await admin.post("plan", NEW, *REPLACED)).json() == printed
+        accepted = await admin.post("apply", NEW, *REPLACED, reason="a try")
+        rival, command = await asyncio.gather(
+            admin.post("apply"), asyncio.to_thread(cluster.run, "apply", check=False)
+        )
+        applied = await admin.end_of(accepted)
+        nothing = await admin.post("apply", NEW, *REPLACED)
+        back = await admin.http.post("/rollback", json={"reason": "enough"})
+        rolled_back = await admin.end_of(back)
+        refused = await admin.post("apply", "models.echo.versions.2.resources.num_cpus=9")
+        wrong = await admin.post("plan", "http.port=0")
+    assert code == 2
+    assert rival.status_code == 409
+    who = f"ada has been applying revision {applied['revision']} since"
+    assert who in rival.json()["detail"]
+    assert (command.returncode, who in command.stderr) == (1, True)
+    assert (applied["outcome"], applied["actor"], applied["reason"]) == ("applied", "ada", "a try")
+    assert any(line["text"].startswith("echo 3") for line in applied["progress"])
+    assert (nothing.status_code, nothing.json()["changes"]) == (200, False)
+    assert rolled_back["outcome"] == "applied"
+    assert rolled_back["reason"].endswith(": enough")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert "Does not fit" in refused.json()["detail"]
+    assert (wrong.status_code, wrong.json()["field"]) == (400, "http.port")
+    assert plan(cluster)[0] == 0
+    assert revisions(cluster)[0]["revision"] == rolled_back["revision"]
+
+
+async def test_an_apply_over_http_that_is_killed_holds_up_nobody(cluster: Cluster) -> None:
+    admin = Admin(cluster)
+    async with admin.http:
+        accepted = await admin.post("apply", NEW)
+        (process,) = cluster.replicas("ray::Applier")
+        process.kill()
+        process.wait(10)
+        again = await admin.post("apply", NEW)
+        if again.status_code != 200:  # what Serve was told it does all the same
+            assert (await admin.end_of(again))["outcome"] == "applied"
+        killed = await admin.end_of(accepted)
+    assert killed["reason"] in ("recorded later", "its command ended without a result")
+    deadline = time.monotonic() + 20
+    while cluster.replicas("ray::Applier"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.2)
+
+
 def test_rollback_and_history(cluster: Cluster) -> None:
     newest = revisions(cluster)[0]["revision"]
     cluster.run("apply", overrides=[SCALED])

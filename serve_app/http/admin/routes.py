@@ -1,54 +1,36 @@
-"""The routes of `/admin/v1`, and the one of `/v2` that takes outcomes from clients."""
+"""The routes about releases under `/admin/v1`, and the one of `/v2` that takes outcomes."""
 
 from __future__ import annotations
 
-import re
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 
-from serve_app.config.key_path import spell
-from serve_app.config.problem import from_validation
-from serve_app.domain.control import Author, Control, Revision, Rollout, Steering
-from serve_app.errors import InvalidInput, MalformedRequest
+from serve_app.domain.control import Control, Revision, Rollout, Steering
 from serve_app.http.admin import schema
-from serve_app.http.body import parse_json
-from serve_app.http.head import check_media_type
+from serve_app.http.admin.request import (
+    ACTOR,
+    GUARDED,
+    IF_MATCH,
+    author_of,
+    expected_revision,
+    invalid,
+    read_body,
+)
 from serve_app.http.openapi import json_body, problems
-from serve_app.http.response import json_response
+from serve_app.http.response import json_response, model_response
 
 _MODELS = "/admin/v1/models"
 _MODEL = f"{_MODELS}/{{model}}"
-_ACTOR = b"x-actor"
-_ACTOR_PATTERN = re.compile(r"[\x20-\x7e]{1,255}")
-_ETAG = re.compile(rb'(?:W/)?"([0-9]{1,18})"')
 _CHANGES = problems(400, 404, 409, 412, 413, 415, 503)
 _READS = problems(404, 503)
-
-Body = TypeVar("Body", bound=BaseModel)
-
-IF_MATCH = {
-    "name": "If-Match",
-    "in": "header",
-    "required": False,
-    "description": "The ETag of the revision that the change is meant for: 412 if another is in "
-    "force. Without it the change is made whatever is there.",
-    "schema": {"type": "string"},
-}
-ACTOR = {
-    "name": "x-actor",
-    "in": "header",
-    "required": False,
-    "description": "Who acts, for the history. A claim: nobody is authenticated yet.",
-    "schema": {"type": "string", "maxLength": 255},
-}
 
 
 def admin_router(control: Control, max_json_depth: int) -> APIRouter:
     """All routes of the admin API."""
     routes = AdminRoutes(control, max_json_depth)
-    router = APIRouter(tags=["admin"])
+    router = APIRouter(tags=["admin"], dependencies=GUARDED)
     routes.add_releases(router)
     routes.add_rollouts(router)
     routes.add_experiments(router)
@@ -83,6 +65,11 @@ RELEASE_EXAMPLES = {
 TRAFFIC_EXAMPLES = {
     "split": {"summary": "9 to 1", "value": {"weights": {"2": 90, "3": 10}, "reason": "try 3"}},
 }
+ROLLBACK_EXAMPLES = {
+    "last": {"summary": "before the last change", "value": {"reason": "too slow"}},
+    "revision": {"summary": "a revision of the history", "value": {"revision": 1}},
+}
+REASON_EXAMPLES = {"reason": {"summary": "why", "value": {"reason": "looks good"}}}
 OUTCOME_EXAMPLES = {
     "label": {
         "summary": "the true class of an answer",
@@ -129,7 +116,7 @@ class AdminRoutes:
             summary="Go back to an earlier revision at once",
             response_model=Revision,
             responses=_CHANGES,
-            openapi_extra=_changing(schema.Rollback),
+            openapi_extra=_changing(schema.Rollback, ROLLBACK_EXAMPLES),
         )(self.rollback)
         router.get(
             f"{_MODEL}/revisions",
@@ -152,7 +139,7 @@ class AdminRoutes:
             response_model=Rollout,
             responses=_CHANGES,
             openapi_extra={
-                **json_body(schema.Reason, required=False),
+                **json_body(schema.Reason, REASON_EXAMPLES, required=False),
                 "parameters": [ACTOR],
             },
         )(self.steer)
@@ -180,7 +167,7 @@ class AdminRoutes:
 
     async def standings(self) -> Response:
         """The revision in force and the rollout that is going on, model by model."""
-        return _json(schema.Standings(models=tuple(await self._control.standings())))
+        return model_response(schema.Standings(models=tuple(await self._control.standings())))
 
     async def release(self, model: str) -> Response:
         """Which versions take traffic now, and how; the ETag is the number of the revision."""
@@ -188,27 +175,27 @@ class AdminRoutes:
 
     async def change(self, model: str, request: Request) -> Response:
         """New weights go by the release's strategy; everything else is in force at once."""
-        body = await self._read(request, schema.ReleaseChange)
-        author = _author(request, body.reason)
+        body = await read_body(request, schema.ReleaseChange, self._max_json_depth)
+        author = author_of(request, body.reason)
         return _revision(
-            await self._control.change(model, body.release, author, _expected(request))
+            await self._control.change(model, body.release, author, expected_revision(request))
         )
 
     async def traffic(self, model: str, request: Request) -> Response:
         """The release of now with other weights, at once; a rollout that is going on ends."""
-        body = await self._read(request, schema.TrafficChange)
+        body = await read_body(request, schema.TrafficChange, self._max_json_depth)
         now = await self._control.release(model)
         try:
             release = now.release.with_weights(body.weights)
         except ValidationError as exc:
-            raise _invalid(exc, type(now.release), body.weights) from exc
+            raise invalid(exc, type(now.release), body.weights) from exc
         # Between reading and writing nobody else may have changed what is kept.
-        expected = _expected(request)
+        expected = expected_revision(request)
         return _revision(
             await self._control.change(
                 model,
                 release,
-                _author(request, body.reason),
+                author_of(request, body.reason),
                 now.number if expected is None else expected,
                 at_once=True,
             )
@@ -216,37 +203,39 @@ class AdminRoutes:
 
     async def rollback(self, model: str, request: Request) -> Response:
         """Ends a rollout that is going on; makes a new revision equal to the earlier one."""
-        body = await self._read(request, schema.Rollback)
-        author = _author(request, body.reason)
+        body = await read_body(request, schema.Rollback, self._max_json_depth)
+        author = author_of(request, body.reason)
         return _revision(
-            await self._control.rollback(model, body.revision, author, _expected(request))
+            await self._control.rollback(model, body.revision, author, expected_revision(request))
         )
 
     async def revisions(
         self,
         model: str,
         limit: int = Query(20, ge=1, le=200),
-        before: int | None = Query(None, ge=1),
+        before: int | None = Query(None, ge=1, le=schema.MAX_NUMBER),
     ) -> Response:
         """Who changed what, when and why."""
         found = tuple(await self._control.revisions(model, limit, before))
         more = found[-1].number if len(found) == limit and found[-1].number > 1 else None
-        return _json(schema.Revisions(revisions=found, before=more))
+        return model_response(schema.Revisions(revisions=found, before=more))
 
     async def rollouts(self, model: str, limit: int = Query(20, ge=1, le=200)) -> Response:
         """Each with its state, the reason for it, and the evidence."""
-        return _json(schema.Rollouts(rollouts=tuple(await self._control.rollouts(model, limit))))
+        found = tuple(await self._control.rollouts(model, limit))
+        return model_response(schema.Rollouts(rollouts=found))
 
     async def steer(self, model: str, verb: Steering, request: Request) -> Response:
         """Promote goes to the wanted weights at once; rollback returns to those of before."""
-        body = await self._read(request, schema.Reason, required=False)
-        return _json(await self._control.steer(model, verb, _author(request, body.reason)))
+        body = await read_body(request, schema.Reason, self._max_json_depth, required=False)
+        author = author_of(request, body.reason)
+        return model_response(await self._control.steer(model, verb, author))
 
     async def record(self, model: str, request: Request) -> Response:
         """The request id is that of the answer (`x-request-id`); each counts once."""
-        body = await self._read(request, schema.OutcomeReport)
+        body = await read_body(request, schema.OutcomeReport, self._max_json_depth)
         receipts = await self._control.record(model, body.outcomes)
-        return _json(schema.Receipts(receipts=tuple(receipts)))
+        return model_response(schema.Receipts(receipts=tuple(receipts)))
 
     async def report(self, model: str) -> Response:
         """Exposures, outcomes, intervals and a plain verdict."""
@@ -255,48 +244,12 @@ class AdminRoutes:
     async def disagreements(self, model: str, limit: int = Query(20, ge=1, le=200)) -> Response:
         """Both answers, shortened."""
         found = tuple(await self._control.disagreements(model, limit))
-        return _json(schema.Disagreements(disagreements=found))
-
-    async def _read(self, request: Request, kind: type[Body], *, required: bool = True) -> Body:
-        check_media_type(dict(request.scope["headers"]))
-        body = await request.body()
-        document = parse_json(body, self._max_json_depth) if body or required else {}
-        if type(document) is not dict:
-            raise MalformedRequest("the request must be a JSON object")
-        try:
-            return kind.model_validate(document)
-        except ValidationError as exc:
-            raise _invalid(exc, kind, document) from exc
+        return model_response(schema.Disagreements(disagreements=found))
 
 
 def _changing(body: type[BaseModel], examples: dict[str, Any] | None = None) -> dict[str, Any]:
     return {**json_body(body, examples), "parameters": [IF_MATCH, ACTOR]}
 
 
-def _invalid(exc: ValidationError, kind: type[BaseModel], given: Any) -> InvalidInput:
-    first = from_validation(exc, kind, given)[0]
-    return InvalidInput(first.text, spell(first.path) or None)
-
-
-def _author(request: Request, reason: str) -> Author:
-    given = dict(request.scope["headers"]).get(_ACTOR, b"").decode("latin-1")
-    return Author(actor=given if _ACTOR_PATTERN.fullmatch(given) else "anonymous", reason=reason)
-
-
-def _expected(request: Request) -> int | None:
-    """The revision in If-Match; None if there is none, or any will do."""
-    given = dict(request.scope["headers"]).get(b"if-match")
-    if given is None or given.strip() == b"*":
-        return None
-    match = _ETAG.fullmatch(given.strip())
-    if match is None:
-        raise MalformedRequest('If-Match must be the ETag of a revision, such as "12"', "If-Match")
-    return int(match[1])
-
-
 def _revision(revision: Revision) -> Response:
-    return _json(revision, {"etag": f'"{revision.number}"'})
-
-
-def _json(value: BaseModel, headers: dict[str, str] | None = None) -> Response:
-    return json_response(value.model_dump(mode="json"), headers=headers)
+    return model_response(revision, headers={"etag": f'"{revision.number}"'})

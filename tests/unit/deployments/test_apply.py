@@ -15,6 +15,7 @@ from deployments import apply as apply_module
 from deployments import revisions
 from deployments.apply import alone, apply
 from deployments.change import settings_of
+from deployments.history import history
 from deployments.manifest import render
 from deployments.node import LocalNode
 from deployments.readiness import wait_until_ready
@@ -22,7 +23,7 @@ from deployments.survey import survey
 from deployments.target import Target, build_id
 from serve_app.config.load import load_config
 from serve_app.config.root import Config
-from serve_app.errors import ClusterError, ConfigError, DeploymentConflict
+from serve_app.errors import ClusterError, ConfigError, DeploymentConflict, PlanRefused
 from serve_app.store import engine
 from serve_app.store.deployments import Deployment, DeploymentLog
 from tests.unit.deployments.ray_stub import RayStub, ray_stub
@@ -53,7 +54,7 @@ class Bench:
 
     def apply(self, *overrides: str, actor: str = "ada", home: Path | None = None) -> int | None:
         config = self.config(*overrides, home=home)
-        with alone(config) as log:
+        with alone(config, self.home) as log:
             return apply(config, self.home, Target(self.ray.url, "t", None), log, actor)
 
     def document(self, *overrides: str) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def test_the_same_config_on_a_sick_cluster_is_no_success(bench: Bench) -> None:
 
 def test_a_plan_that_is_refused_touches_nothing(bench: Bench) -> None:
     bench.apply()
-    with pytest.raises(ClusterError, match="100 % of the traffic still goes to it"):
+    with pytest.raises(PlanRefused, match="100 % of the traffic still goes to it"):
         bench.apply(
             "~models.echo.versions.1",
             "models.echo.release.candidates=[{version: '2', weight: 100}]",
@@ -243,7 +244,7 @@ def test_whoever_is_replaced_meanwhile_puts_nothing_back(bench: Bench) -> None:
 def test_two_at_once_one_is_told_who_is_at_work(bench: Bench) -> None:
     bench.apply()
     config = bench.config(SCALED)
-    with alone(config) as log:
+    with alone(config, bench.home) as log:
         log.record("grace", config, bench.document(SCALED))
         with pytest.raises(DeploymentConflict, match="grace has been applying revision 2"):
             bench.apply(SCALED)
@@ -365,9 +366,9 @@ def test_rollback_to_what_never_served_is_refused(bench: Bench) -> None:
     bench.ray.on_put = lambda: bench.ray.failing.clear() if len(bench.ray.puts) > 2 else None
     with pytest.raises(ClusterError):
         bench.apply(SLOW)
-    with pytest.raises(ConfigError, match="never served"):
+    with pytest.raises(PlanRefused, match="never served"):
         revisions.rollback(bench.config(), bench.home, "ada", 2)
-    with pytest.raises(ConfigError, match="no former deployment"):
+    with pytest.raises(PlanRefused, match="no former deployment"):
         revisions.rollback(bench.config(), bench.home, "ada", None)
 
 
@@ -375,20 +376,55 @@ def test_history_says_what_each_one_changed(bench: Bench) -> None:
     bench.apply()
     bench.apply(SCALED)
     revisions.rollback(bench.config(), bench.home, "grace", None)
-    rows = revisions.history(bench.config(), 20)
+    log = DeploymentLog(bench.config().database)
+    rows = history(log, 20)
     assert [(row["revision"], row["actor"], row["changes"]) for row in rows] == [
         (3, "grace", "echo 1 changed"),
         (2, "ada", "echo 1 changed"),
         (1, "ada", "first: echo"),
     ]
-    assert revisions.history(bench.config(), 1)[0]["changes"] == "echo 1 changed"
+    assert history(log, 1)[0]["changes"] == "echo 1 changed"
+    assert [row["revision"] for row in history(log, 20, before=3)] == [2, 1]
 
 
-def test_why_is_recorded(bench: Bench) -> None:
+def test_one_database_is_enough_for_a_conflict(bench: Bench, tmp_path: Path) -> None:
+    config = bench.config()
+    with (
+        alone(config, bench.home),
+        pytest.raises(DeploymentConflict, match=r"another apply is at work on database"),
+        alone(config, tmp_path / "other machine"),
+    ):
+        pass
+
+
+def test_what_is_said_meanwhile_is_kept(bench: Bench) -> None:
     bench.apply()
-    config = bench.config(SCALED)
-    with alone(config) as log:
-        apply(config, bench.home, Target(bench.ray.url, "t", None), log, "ada", "for Monday")
-    revisions.rollback(bench.config(), bench.home, "ada", 1, "Monday is over")
-    reasons = [row.reason for row in bench.rows()]
-    assert reasons == ["rollback to revision 1: Monday is over", "for Monday", ""]
+    bench.ray.failing = {"echo@2": "RuntimeError: no"}
+    bench.ray.on_put = lambda: bench.ray.failing.clear() if len(bench.ray.puts) > 2 else None
+    with pytest.raises(ClusterError):
+        bench.apply(SLOW)
+    bench.ray.on_put = lambda: None
+    bench.ray.sick = {"echo@2": "RuntimeError: broken"}
+    bench.apply(SCALED)
+    log = DeploymentLog(bench.config().database)
+    assert [event.text for event in log.events(1)] == []
+    assert [event.text.split(" ..")[0] for event in log.events(2)] == [
+        "Putting the former deployment back",
+        "The former deployment serves.",
+    ]
+    assert "Not ready before and not changed, so not waited for: echo 2" in [
+        event.text for event in log.events(3)
+    ]
+
+
+def test_the_reason_is_recorded_from_the_beginning(bench: Bench) -> None:
+    reasons = []
+    bench.ray.on_put = lambda: reasons.append(bench.rows()[0].reason)
+    config = bench.config()
+    target = Target(bench.ray.url, "t", None)
+    with alone(config, bench.home) as log:
+        apply(config, bench.home, target, log, "ada", "more load")
+    assert [*reasons, bench.rows()[0].reason] == ["more load", "more load"]
+    log.record("grace", bench.config(SLOW), bench.document(SLOW), "a try")
+    bench.apply()
+    assert bench.rows()[0].reason == "a try: its command ended without a result"

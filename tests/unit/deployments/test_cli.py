@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deployments.cli import main
+from serve_app.config.load import read_config, to_json
 from serve_app.domain.control import Rollout
 from serve_app.domain.release import Release
 from tests.unit.deployments.ray_stub import RayStub, ray_stub
@@ -276,3 +278,19 @@ def test_a_shell_gets_the_exit_codes(tmp_path: Path) -> None:
             [*command, *arguments], cwd=ROOT, env=variables, capture_output=True, timeout=60
         )
         assert done.returncode == code
+
+
+def test_a_reason_stands_in_the_history(run: Shell, ray: RayStub) -> None:
+    run.join(ray)
+    run("apply", "--reason", "the first")
+    run("apply", SCALED, "--reason", "more load")
+    run("rollback", "--reason", "too slow")
+    reasons = [row["reason"] for row in json.loads(run("history", "--json")[1])]
+    assert reasons == ["rollback to revision 1: too slow", "more load", "the first"]
+
+
+def test_the_config_as_json_is_the_one_as_yaml(run: Shell) -> None:
+    printed, written = (run("config", *more, SCALED)[1] for more in (["--json"], []))
+    found = json.loads(printed)
+    assert found == yaml.safe_load(written)
+    assert to_json(read_config(found)) == found

@@ -310,8 +310,12 @@ def test_how_traffic_moves_and_what_may_stop_it() -> None:
         "outcome": {"margin": 0.05},
     }
     canary = {"type": "canary", "steps": [10, 50], "bake_s": 300, "guards": guards}
-    before = {"candidates": [{"version": "1", "weight": 100}]}
-    after = {"candidates": [{"version": "2", "weight": 100}], "strategy": canary}
+    same = {
+        "mirror": [{"version": "3", "percent": 10}],
+        "outcomes": {"kind": "label", "output": "y"},
+    }
+    before = {"candidates": [{"version": "1", "weight": 100}], **same}
+    after = {"candidates": [{"version": "2", "weight": 100}], **same, "strategy": canary}
     assert list(release_changes(before, after)) == [
         "traffic 1: 100% → 2: 100%",
         "by canary: 10% → 50% → 100% of the way, 5 min each; guards: error rate ≤ 2%, "

@@ -86,6 +86,25 @@ class DeploymentSuite:
         assert [each.revision for each in log.history(3)] == revisions[:1:-1]
         assert [each.document["n"] for each in log.history()] == [4, 3, 2, 1, 0]
 
+    def test_history_has_pages(self, database: DatabaseConfig) -> None:
+        log = DeploymentLog(database)
+        made = [log.record("ada", config(database), {"n": n}) for n in range(4)]
+        assert [each.revision for each in log.history(2, before=made[3])] == [made[2], made[1]]
+        assert log.history(2, before=made[0]) == []
+
+    def test_what_is_said_is_kept_in_order(self, database: DatabaseConfig) -> None:
+        log = DeploymentLog(database)
+        one, other = (log.record("ada", config(database), DOCUMENT, "why") for _ in range(2))
+        for revision, said in (one, "a"), (other, "b"), (one, "c\0\udcff"):
+            log.note(revision, said)
+        events = log.events(one)
+        assert [event.text for event in events] == ["a", "c\\udcff"]
+        assert [event.text for event in log.events(other)] == ["b"]
+        assert all(event.at.utcoffset() == timedelta(0) for event in events)
+        assert log.find(one).reason == "why"  # type: ignore[union-attr]  # it is there
+        with pytest.raises(ClusterError, match=r"(?i)foreign key"):
+            log.note(other + 1, "of nothing")
+
     def test_a_failed_deployment_does_not_become_the_latest(self, database: DatabaseConfig) -> None:
         log = DeploymentLog(database)
         good = log.record("ada", config(database), DOCUMENT)

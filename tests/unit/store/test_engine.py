@@ -167,3 +167,11 @@ def test_nothing_stays_open(database: DatabaseConfig, file: Path) -> None:
     DeploymentLog(database).history()
     # The last connection to close removes the write-ahead log.
     assert not file.with_name(f"{file.name}-wal").exists()
+
+
+def test_a_reader_waits_for_no_writer(database: DatabaseConfig, file: Path) -> None:
+    log = DeploymentLog(database)
+    log.note(log.record("ada", config(database), DOCUMENT), "said")
+    with write_lock(file):
+        (row,) = log.history()
+        assert [event.text for event in log.events(row.revision)] == ["said"]
