@@ -41,7 +41,7 @@ down: ## Drain and stop what `make up` started
 	@if [ -x $(BIN)/serve-app ]; then $(BIN)/serve-app down; else echo "Nothing runs here."; fi
 
 test: $(DEV) ## Install everything, run all tests
-	$(BIN)/pytest $(ARGS)
+	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(BIN)/pytest -n 2 tests/unit tests/contract && $(BIN)/pytest tests/integration)
 
 check: $(DEV) ## Lint, types, formatting, generated files
 	$(BIN)/ruff check .
