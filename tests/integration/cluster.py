@@ -116,7 +116,7 @@ class Cluster:
 
     def replicas(self, title: str) -> list[psutil.Process]:
         """Replica processes whose title holds `title`, such as ``echo@1`` or ``Ingress``."""
-        return [p for p in self.processes() if title in " ".join(p.cmdline())]
+        return [each for each in self.processes() if title in _title(each)]
 
     def listening(self) -> set[int]:
         return {
@@ -124,3 +124,11 @@ class Cluster:
             for each in psutil.net_connections(kind="tcp")
             if each.laddr and each.status == psutil.CONN_LISTEN and each.laddr.port in self.ports
         }
+
+
+def _title(process: psutil.Process) -> str:
+    """What a process calls itself; nothing if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
