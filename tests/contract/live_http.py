@@ -18,7 +18,14 @@ from serve_app.domain.inference import VersionKey
 from serve_app.domain.tensor import BYTES, DTYPES, Array, TensorSpec
 from serve_app.http.app import create_app
 from serve_app.http.listener import HttpListener
-from serve_app.testing import FakeGateway, RecordingTelemetry, model_route, route_table
+from serve_app.testing import (
+    FakeControl,
+    FakeDeployer,
+    FakeGateway,
+    RecordingTelemetry,
+    model_route,
+    route_table,
+)
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -97,7 +104,10 @@ class LiveServer:
     async def _start(self) -> None:
         self.dataplane = DataPlane(self.gateway, self.limits)
         self.dataplane.update(route_table(*ROUTES))
-        app = create_app(self.dataplane, self.http, self.limits, self.telemetry)
+        control = FakeControl(echo=ROUTES[0].release, digits=ROUTES[1].release)
+        app = create_app(
+            self.dataplane, self.http, self.limits, self.telemetry, control, FakeDeployer()
+        )
         self.listener = HttpListener(app, self.http, infer=app.infer)
         await self.listener.start()
 

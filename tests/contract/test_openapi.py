@@ -18,7 +18,7 @@ from serve_app.http.openapi import EMBEDDINGS_EXAMPLES, INFER_EXAMPLES
 from serve_app.http.rest import create_rest
 from serve_app.http.v2.infer import InferEndpoint
 from serve_app.telemetry.sink import NullTelemetry
-from serve_app.testing import FakeGateway
+from serve_app.testing import FakeControl, FakeDeployer, FakeGateway
 from tests.contract.live_http import LiveServer, live_server
 
 load_all_checks()
@@ -40,7 +40,8 @@ def document() -> dict[str, Any]:
     dataplane = DataPlane(FakeGateway(), limits)
     telemetry = NullTelemetry()
     endpoint = InferEndpoint(dataplane, http, limits, telemetry)
-    return create_rest(dataplane, http, telemetry, endpoint).openapi()
+    ports = FakeControl(), FakeDeployer()
+    return create_rest(dataplane, http, telemetry, endpoint, *ports).openapi()
 
 
 SCHEMA = schemathesis.openapi.from_dict(document())

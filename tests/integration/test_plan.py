@@ -147,7 +147,7 @@ def test_two_at_once(cluster: Cluster) -> None:
     assert "at work" in loser.stderr
 
 
-REPLACED = ("http.idle_timeout_s=6", "cluster.settle_s=10")
+REPLACED = ("http.idle_timeout_s=6", "cluster.settle_s=5")
 """Restarts every ingress, and ModelRouter; long enough for others to come meanwhile."""
 
 

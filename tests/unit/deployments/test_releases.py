@@ -307,7 +307,9 @@ async def test_people_steer(house: House) -> None:
         await house.releases.steer("digits", "pause", ADA)
     house.deploy(candidates=[{"version": "3", "weight": 100}], strategy={**QUICK, "bake_s": 60})
     await house.seconds(2, v2=(50, 0))
-    assert (await house.releases.steer("digits", "pause", ADA)).state == "paused"
+    paused = await house.releases.steer("digits", "pause", ADA)
+    assert paused.state == "paused"
+    assert type(paused) is Rollout  # not what only ModelRouter needs
     with pytest.raises(Conflict, match="paused"):
         await house.releases.steer("digits", "pause", ADA)
     assert (await house.releases.steer("digits", "resume", ADA)).state == "progressing"
