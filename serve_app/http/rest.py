@@ -7,6 +7,7 @@ from typing import NoReturn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from serve_app.catalogue import RELEASE
 from serve_app.config.listener import HttpConfig
@@ -53,15 +54,21 @@ def create_rest(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(protocol_router(dataplane, infer, http.max_json_depth))
-    app.include_router(openai_router(dataplane, http.max_json_depth))
-    app.include_router(health_router(dataplane))
+    depth = http.max_json_depth
+    routers = [
+        protocol_router(dataplane, infer, depth),
+        openai_router(dataplane, depth),
+        health_router(dataplane),
+    ]
     if control is not None:
-        app.include_router(outcome_router(control, http.max_json_depth))
+        routers.append(outcome_router(control, depth))
         if http.admin:
-            app.include_router(admin_router(control, http.max_json_depth))
+            routers.append(admin_router(control, depth))
     if deployer is not None and http.admin:
-        app.include_router(deployment_router(deployer, http.max_json_depth))
+        routers.append(deployment_router(deployer, depth))
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.add_exception_handler(HTTPException, _translate_http)
     app.add_exception_handler(RequestValidationError, _translate_validation)
     app.add_middleware(RequestEnvelope, http=http, telemetry=telemetry)
@@ -76,9 +83,19 @@ def _translate_http(request: Request, exc: Exception) -> NoReturn:
     if exc.status_code == 404:
         raise RouteNotFound(f"there is nothing at {path}") from exc
     if exc.status_code == 405:
-        allow = (exc.headers or {}).get("Allow", "")
-        raise MethodNotAllowed(f"{request.method} is not allowed at {path}", allow) from exc
+        raise MethodNotAllowed(
+            f"{request.method} is not allowed at {path}", _allowed(request)
+        ) from exc
     raise RequestError("the request cannot be read") from exc
+
+
+def _allowed(request: Request) -> str:
+    """The methods of a path; the framework knows those of its first route only."""
+    methods: set[str] = set()
+    for route in request.app.state.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 def _translate_validation(request: Request, exc: Exception) -> NoReturn:
