@@ -76,6 +76,12 @@ OUTCOME_EXAMPLES = {
         "value": {"outcomes": [{"request_id": "4f1c", "label": 7}]},
     },
 }
+MODEL_OUTCOME_EXAMPLES = {
+    "label": {
+        "summary": "the true class of an answer",
+        "value": {"model": "digits", "outcomes": [{"request_id": "4f1c", "label": 7}]},
+    },
+}
 
 
 class AdminRoutes:
@@ -153,6 +159,13 @@ class AdminRoutes:
             responses=problems(400, 404, 413, 415, 503),
             openapi_extra=json_body(schema.OutcomeReport, OUTCOME_EXAMPLES),
         )(self.record)
+        router.post(
+            "/admin/v1/outcomes",
+            summary="The same, with the model in the body",
+            response_model=schema.Receipts,
+            responses=problems(400, 404, 413, 415, 503),
+            openapi_extra=json_body(schema.ModelOutcomeReport, MODEL_OUTCOME_EXAMPLES),
+        )(self.record_of)
         router.get(
             f"{_MODEL}/report",
             summary="The arms compared, with intervals and a verdict",
@@ -235,6 +248,12 @@ class AdminRoutes:
         """The request id is that of the answer (`x-request-id`); each counts once."""
         body = await read_body(request, schema.OutcomeReport, self._max_json_depth)
         receipts = await self._control.record(model, body.outcomes)
+        return model_response(schema.Receipts(receipts=tuple(receipts)))
+
+    async def record_of(self, request: Request) -> Response:
+        """For tools that report for several models; see the route of one model."""
+        body = await read_body(request, schema.ModelOutcomeReport, self._max_json_depth)
+        receipts = await self._control.record(body.model, body.outcomes)
         return model_response(schema.Receipts(receipts=tuple(receipts)))
 
     async def report(self, model: str) -> Response:

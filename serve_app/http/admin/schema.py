@@ -60,6 +60,12 @@ class OutcomeReport(_Body):
     outcomes: tuple[Outcome, ...] = Field(min_length=1, max_length=MAX_OUTCOMES)
 
 
+class ModelOutcomeReport(OutcomeReport):
+    """The same, of one model."""
+
+    model: Name
+
+
 class Standings(BaseModel):
     """All models whose release is known."""
 

@@ -185,9 +185,17 @@ async def test_steering(bench: Bench) -> None:
     problem(await bench.client.post(f"{MODEL}/rollout/explode"), 400, "invalid_input")
 
 
-@pytest.mark.parametrize("path", [f"{MODEL}/outcomes", "/v2/models/echo/outcomes"])
-async def test_outcomes_are_counted_once(bench: Bench, path: str) -> None:
-    body = {"outcomes": [{"request_id": "a", "label": 3}, {"request_id": "b", "number": 0.5}]}
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (f"{MODEL}/outcomes", {}),
+        ("/v2/models/echo/outcomes", {}),
+        ("/admin/v1/outcomes", {"model": "echo"}),
+    ],
+)
+async def test_outcomes_are_counted_once(bench: Bench, path: str, more: dict[str, str]) -> None:
+    outcomes = [{"request_id": "a", "label": 3}, {"request_id": "b", "number": 0.5}]
+    body = {"outcomes": outcomes, **more}
     first = await bench.client.post(path, json=body)
     again = await bench.client.post(path, json=body)
     assert [each["status"] for each in first.json()["receipts"]] == ["counted", "counted"]
