@@ -204,6 +204,7 @@ BODIES = (
     TrafficChange,
     Reason,
     Rollback,
+    ModelOutcomeReport,
     OutcomeReport,
     Wanted,
     Apply,
